@@ -12,7 +12,7 @@ from pytest_carbon.baselines import Store, address, comparison, decide, open_sto
 from pytest_carbon.baselines.comparison import Side
 from pytest_carbon.baselines.counts import read_counts
 from pytest_carbon.baselines.files import read_file
-from pytest_carbon.commands.console import Commands, add_project, ascii_only, project, width
+from pytest_carbon.commands.console import Commands, add_name, add_project, ascii_only, project, width
 from pytest_carbon.plugin import values
 from pytest_carbon.records import (
     REFERENCE,
@@ -27,7 +27,7 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.records.work import WORK, WorkRecord, WorkVerdict
 from pytest_carbon.reports import comparison as report
-from pytest_carbon.reports import jsonfile
+from pytest_carbon.reports import jsonfile, markdown
 from pytest_carbon.reports import work_comparison as work_report
 
 UNCHANGED, REGRESSION, INCOMPARABLE = 0, 1, 2
@@ -68,6 +68,7 @@ def add(commands: Commands) -> None:
         help="the probability that an unchanged suite has a regression (default: carbon_false_alarms of the ini file,"
         " or 1%%)",
     )
+    add_name(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="list everything that passes")
     add_project(parser)
     parser.set_defaults(run=_run)
@@ -101,8 +102,8 @@ def _run(given: argparse.Namespace) -> int:
         print(report.document(compared, work if work.rows else None), end="")
         return REGRESSION if compared.failed or work.failed else UNCHANGED
     if given.format == "markdown":
-        parts = [report.markdown(compared)] if compared.parts else list(compared.notes)
-        print("\n".join([*parts, *([work_report.markdown(work)] if work.rows else [])]), end="")
+        blocks = report.blocks(compared) if compared.parts else map(markdown.plain, compared.notes)
+        print(markdown.render(given.name, [*blocks, *(work_report.blocks(work) if work.rows else ())]), end="")
     else:
         page = {"verbose": given.verbose, "width": width(), "ascii": ascii_only()}
         lines = report.text(compared, **page) if compared.parts else [f"BASE  {base.place}", f"HEAD  {head.place}"]

@@ -15,8 +15,10 @@ from pytest_carbon.baselines import Store
 from pytest_carbon.host.output import obstacle
 from pytest_carbon.plugin.project import of_project
 from pytest_carbon.records import Settings, UsageProblem
+from pytest_carbon.reports import markdown
 
 OK, NOTHING_MEASURED, USAGE, UNUSABLE, INTERRUPTED = 0, 1, 2, 4, 130
+_SHOWN = 100
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -68,6 +70,29 @@ def add_project(parser: argparse.ArgumentParser) -> None:
         "-c", "--config-file", metavar="FILE", help="pytest's ini file, as in the run (default: as pytest finds it)"
     )
     parser.add_argument("--rootdir", metavar="DIR", help="pytest's root dir, as in the run (default: the same)")
+
+
+def checked(check: Callable[[str], str]) -> Callable[[str], str]:
+    """Make a type of arguments from a function that raises ValueError and says what is allowed."""
+
+    def read(text: str) -> str:
+        try:
+            return check(text)
+        except ValueError as problem:
+            raise argparse.ArgumentTypeError(f"{text[:_SHOWN]!r}: {problem}") from None
+
+    return read
+
+
+def add_name(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a comment on a pull request."""
+    parser.add_argument(
+        "--name",
+        type=checked(markdown.checked_name),
+        default=markdown.NAME,
+        help="the name in the first line of the Markdown, <!-- pytest-carbon:NAME -->, by which a comment is found"
+        f" again (default: {markdown.NAME})",
+    )
 
 
 def project(given: argparse.Namespace) -> Settings:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pytest_carbon.baselines import address, open_store
-from pytest_carbon.commands.console import OK, Commands, add_project, project, refuse_obstacle
+from pytest_carbon.commands.console import OK, Commands, add_name, add_project, checked, project, refuse_obstacle
 from pytest_carbon.host import output
+from pytest_carbon.host.ci import ci_run
 from pytest_carbon.records import Key, Record, UsageProblem
-from pytest_carbon.reports import jsonfile
+from pytest_carbon.reports import comment, jsonfile, markdown
 from pytest_carbon.reports.merge import Runs, merge
 
 _STANDARD_OUTPUT = "-"
@@ -32,6 +33,13 @@ def add(commands: Commands) -> None:
     )
     for flag, (_, _, help) in _OUTPUTS.items():
         parser.add_argument(flag, metavar="FILE", help=f"{help}; - is standard output")
+    add_name(parser)
+    parser.add_argument(
+        "--report-url",
+        metavar="URL",
+        type=checked(markdown.web_address),
+        help="the address of the page of --html, for a link in the Markdown",
+    )
     add_project(parser)
     parser.set_defaults(run=_run, parser=parser)
 
@@ -72,6 +80,13 @@ def _history(given: argparse.Namespace) -> dict[str, dict[Key, list[Record]]]:
         return {id: {key: list(records) for key, records in store.load(id).items()} for id in store.machines()}
 
 
+def _markdown(runs: Runs, given: argparse.Namespace) -> str:
+    place = [] if given.baselines is None else [f"--baseline={address.place(given.baselines, Path())}"]
+    return comment.markdown(runs, name=given.name, url=given.report_url, ci_run=ci_run(os.environ), place=place)
+
+
 _Write = Callable[[Runs, argparse.Namespace], str]
-_OUTPUTS: Mapping[str, tuple[str, _Write, str]] = {}
+_OUTPUTS: Mapping[str, tuple[str, _Write, str]] = {
+    "--markdown": (markdown.FORMAT, _markdown, "write a comment on a pull request, 65,000 characters at most"),
+}
 """By flag: the format of the file, what makes its text, and the help."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.plugin import failures, markers, stages
+from pytest_carbon.plugin import actions, failures, markers, stages
 from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.waiting import Test
 from pytest_carbon.records import CarbonError, Key, SessionResult, TestResult, label
@@ -116,6 +116,7 @@ def finish(
             problems.append(str(error))
     for more in session.config.hook.pytest_carbon_report(config=session.config, result=result):
         result = replace(result, notes=(*result.notes, *(more or ())))
+    actions.conclude(session.config, result, problems)
     return result
 
 

@@ -252,6 +252,13 @@ OPTIONS = (
         ini=False,
         of="both",
     ),
+    Option(
+        "--carbon-summary auto|off",
+        values.choice("auto", "off"),
+        "auto: in GitHub Actions, append what is no pass to the summary of the step, and annotate the lines of what "
+        "fails; off: neither (default: auto)",
+        of="both",
+    ),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,20 +14,17 @@ from pytest_carbon.records import Status, Verdict, label
 from pytest_carbon.reports import work_comparison
 from pytest_carbon.reports.failure import verb_for
 from pytest_carbon.reports.layout import Column, Page, Table, aligned
+from pytest_carbon.reports.markdown import Block, Rows, bullets, code, folded, plain, table
 from pytest_carbon.reports.summary import numbers
 from pytest_carbon.reports.table import MOST_ROWS, name_of, passing, status_of
 from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, comparable, count, counted, known, listing, share
 
 FORMAT = "pytest-carbon-comparison/1"
 
-_MOST_IN_COMMENT = (200, 100, 50, 20)
-"""Rows of a table: the first that keeps the comment below ``_LONGEST_COMMENT``."""
 _MOST_REASONS = 20
-_LONGEST_COMMENT = 65_000
-"""GitHub takes 65,536 characters."""
+_MOST_REMARKS = 20
 _MOST_NAMES = 5
-_MEANINGFUL = "\\`*_[]<>&#|~"
-"""What means something to Markdown."""
+_LONGEST_IN_TITLE = 100
 
 
 # --- what all three say ------------------------------------------------------------------------------
@@ -175,77 +173,53 @@ _FAILING: tuple[Status, ...] = ("error", "over-budget", "regression")
 _SIGNS: Mapping[Status, str] = {**dict.fromkeys(_FAILING, "❌"), "inconclusive": "❔", "improvement": "💚"}
 
 
-def markdown(comparison: Comparison) -> str:
+def blocks(comparison: Comparison) -> Iterator[Block]:
     """Write a comment on a pull request: changes in a table, passes folded away."""
-    for most in _MOST_IN_COMMENT:
-        if len(text := _comment(comparison, most)) <= _LONGEST_COMMENT:
-            break
-    return text
-
-
-def _comment(comparison: Comparison, most: int) -> str:
     rows = comparison.rows
-    failing = sum(row.verdict.effect == "fails" for row in rows)
-    title = f"{_tally(rows)}" if failing else "no regression"
-    lines = [f"### Energy per call: {title}", ""]
-    for name, side in (("BASE", comparison.base), ("HEAD", comparison.head)):
-        lines.append(f"- {name}: {_plain(_described(side, comparison))}")
+    tally = _tally(rows)
+    title = tally if comparison.failed else f"no regression: {tally}" if tally else "no regression"
+    moved = [row for row in rows if row.verdict.effect == "fails"] or rows
+    largest = max(moved, key=lambda row: abs(math.log1p(max(row.verdict.change or 0.0, -0.999))), default=None)
+    if largest is not None and largest.verdict.change:
+        title += f"; largest change {change(largest.verdict.change)}: {code(label(largest.key), _LONGEST_IN_TITLE)}"
+    yield f"### {'❌ ' * comparison.failed}Energy per call: {title}"
+    sides = (("BASE", comparison.base), ("HEAD", comparison.head))
+    yield bullets(f"{name}: {plain(_described(side, comparison))}" for name, side in sides)
     for part in comparison.parts:
         changed = [row for row in part.rows if row.verdict.status != "pass"]
         same = [row for row in part.rows if row.verdict.status == "pass"]
-        lines += ["", f"**{_code_span(part.machine.id)}**: {_plain(_compared(part))}"]
-        for moved in filter(None, (part.suite.reason, part.suite.machine_moved)):
-            lines += ["", f"**{_plain(moved)}.**"]
+        yield f"**{code(part.machine.id)}**: {plain(_compared(part))}"
+        for sentence in filter(None, (part.suite.reason, part.suite.machine_moved)):
+            yield f"**{plain(sentence)}.**"
         if changed:
-            lines += ["", *_markdown_table(changed, most)]
+            yield _markdown_table(changed)
         if same:
-            lines += ["", f"<details><summary>{count(len(same))} pass</summary>", "", *_markdown_table(same, most)]
-            lines += ["", "</details>"]
-        lines.append("")
-        lines += [f"- {remark}" for remark in _remarks(part, comparison, _MOST_REASONS, _code_span, _plain)]
-    lines += [f"- {_plain(note)}" for note in comparison.notes]
-    lines += ["", f"<sub>{_plain(_rule(comparison))}.</sub>"]
-    return "\n".join(lines) + "\n"
+            yield folded(f"{count(len(same))} pass", "", _markdown_table(same))
+        yield bullets(_remarks(part, comparison, _MOST_REASONS, code, plain), most=_MOST_REASONS + _MOST_REMARKS)
+    yield bullets(map(plain, comparison.notes))
+    yield f"<sub>{plain(_rule(comparison))}.</sub>"
 
 
-def _markdown_table(rows: Sequence[Row], most: int) -> list[str]:
+def _markdown_table(rows: Sequence[Row]) -> Rows:
     titles = ["", "per call", "BASE", "HEAD", "change", "detectable"]
     if machine := any(map(_beyond, rows)):
         titles.insert(5, "beyond")
-    lines = [_cells(titles), f"|:-:|---|{'--:|' * (len(titles) - 2)}"]
-    for row in rows[:most]:
+    lines = []
+    for row in rows:
         before, after = _figures(row)
         moved = change(row.verdict.change)
-        cells = [
-            _SIGNS.get(row.verdict.status, ""),
-            _code_span(label(row.key)),
-            str(before),
-            str(after),
-            f"**{moved}**" if row.verdict.effect == "fails" and moved != UNKNOWN else moved,
-            *([_beyond(row)] if machine else []),
-            at_least(row.verdict.detectable_change),
-        ]
-        lines.append(_cells(cells))
-    if rest := rows[most:]:
-        lines.append(_cells(["", f"and {count(len(rest))} more", *[""] * (len(titles) - 2)]))
-    return lines
-
-
-def _cells(texts: Sequence[str]) -> str:
-    return "".join(f"| {text} " if text else "| " for text in texts) + "|"
-
-
-def _code_span(text: str) -> str:
-    """Write text as code, also in a table, where a bar would end the cell."""
-    text = Page(80).clean(text)
-    if not set("`|") & set(text):
-        return f"`{text}`"
-    return f"<code>{''.join(f'&#{ord(char)};' if char in _MEANINGFUL else char for char in text)}</code>"
-
-
-def _plain(text: str) -> str:
-    """Escape what means something to Markdown."""
-    return "".join(f"\\{char}" if char in _MEANINGFUL else char for char in Page(80).clean(text))
+        lines.append(
+            [
+                _SIGNS.get(row.verdict.status, ""),
+                code(label(row.key)),
+                str(before),
+                str(after),
+                f"**{moved}**" if row.verdict.effect == "fails" and moved != UNKNOWN else moved,
+                *([_beyond(row)] if machine else []),
+                at_least(row.verdict.detectable_change),
+            ]
+        )
+    return table(titles, lines)
 
 
 # --- for machines ------------------------------------------------------------------------------------

@@ -276,7 +276,7 @@ def _status(row: Row) -> str:
     """Write what fails in capitals: they stand out without colour."""
     effect = row.counted.verdict.effect
     if effect in ("fails", "warns"):
-        return _failing(row.counted).upper()
+        return failing_status(row.counted).upper()
     if effect == "accepted":
         return "accepted"
     if (row.test.functional_outcome or row.test.outcome) == "failed":
@@ -284,7 +284,7 @@ def _status(row: Row) -> str:
     return row.counted.verdict.status
 
 
-def _failing(counted: Counted) -> str:
+def failing_status(counted: Counted) -> str:
     """Name what fails; what only ``--carbon-strict`` fails has a warning."""
     status = counted.verdict.status
     return _WITH_WARNING if status in ("pass", "improvement") else status
@@ -354,7 +354,7 @@ class WorkContext:
 
 def message(counted: Counted) -> str:
     """Say in one line why a test fails, also where only ``--carbon-strict`` fails it."""
-    status = _failing(counted)
+    status = failing_status(counted)
     if status == counted.verdict.status:
         return counted.verdict.reason
     return f"{status}: {'; '.join(warning.text for warning in counted.disqualifying)}"
@@ -362,7 +362,7 @@ def message(counted: Counted) -> str:
 
 def failure(counted: Counted, context: WorkContext) -> str:
     """Report a failed test: what changed and where, whether to believe it, and what to do."""
-    page, status = Page(context.width, context.ascii), _failing(counted)
+    page, status = Page(context.width, context.ascii), failing_status(counted)
     where = "" if counted.name == "call" else f" in {counted.name}"
     why = message(counted).removeprefix(f"{status}: ").removeprefix("over budget: ")
     modules = _module_lines(counted, page, None if context.verbose else _MOST_MODULES)

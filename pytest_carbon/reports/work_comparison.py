@@ -10,11 +10,12 @@ from pytest_carbon.baselines.work_comparison import WorkComparison, WorkRow
 from pytest_carbon.records import Counted, Key, TestResult, label
 from pytest_carbon.reports import work as reports
 from pytest_carbon.reports.layout import Page
+from pytest_carbon.reports.markdown import Block, bullets, code, plain, table
 from pytest_carbon.reports.table import MOST_ROWS
 from pytest_carbon.text import count, listing, share
 
 _MOST_NAMES = 5
-_MOST_IN_COMMENT = 100
+_LONGEST_IN_TITLE = 100
 
 
 def text(comparison: WorkComparison, *, verbose: bool = False, width: int = 80, ascii: bool = False) -> list[str]:
@@ -33,19 +34,26 @@ def text(comparison: WorkComparison, *, verbose: bool = False, width: int = 80, 
     return lines
 
 
-def markdown(comparison: WorkComparison) -> str:
+def blocks(comparison: WorkComparison) -> Iterator[Block]:
     """Write a part of a comment on a pull request."""
     rows = comparison.rows
-    title = _tally(rows) if comparison.failed else "no regression"
-    lines = [f"### Work per call: {title}", "", "| test | BASE | HEAD | change | verdict |", "|---|--:|--:|--:|---|"]
-    for row in _changed(rows)[:_MOST_IN_COMMENT]:
+    changed = _changed(rows)
+    title = _tally(rows) if comparison.failed else f"no regression: {_tally(rows)}"
+    if changed:
+        largest = max(changed, key=lambda row: max(map(abs, row.head.verdict.change.values()), default=0.0))
+        moved = reports.largest(largest.head)
+        title += f"; largest change {moved}: {code(label(largest.key), _LONGEST_IN_TITLE)}"
+    yield f"### {'❌ ' * comparison.failed}Work per call: {title}"
+    cells = []
+    for row in changed:
         base, head = (reports.amount("flops", one.work.flops if one.work else None) for one in (row.base, row.head))
-        cells = [f"`{label(row.key)}`".replace("|", "\\|"), base, head, reports.largest(row.head)]
-        lines.append(f"| {' | '.join([*cells, row.head.verdict.status])} |")
-    if passes := len(rows) - len(_changed(rows)):
-        lines.append(f"| {count(passes)} pass | | | | |")
-    lines += ["", *(f"- {sentence}" for sentence in _sentences(comparison))]
-    return "\n".join(lines) + "\n"
+        sign = "❌" if row.head.verdict.effect == "fails" else ""
+        cells.append([sign, code(label(row.key)), row.head.verdict.status, base, head, reports.largest(row.head)])
+    if cells:
+        yield table(["", "test", "verdict", "BASE", "HEAD", "change"], cells, words=3)
+    if passes := len(rows) - len(changed):
+        yield f"{count(passes)} pass"
+    yield bullets(map(plain, _sentences(comparison)))
 
 
 def document(comparison: WorkComparison) -> dict[str, Any]:

@@ -189,6 +189,8 @@ def rewritten() -> None:
 @pytest.fixture(autouse=True)
 def plugin_alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, rewritten: None) -> None:
     """Load no installed plugin but this one: the others take most of a process's start-up. See ``all_plugins``."""
+    for variable in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):  # no run inside a test writes to the job's
+        monkeypatch.delenv(variable, raising=False)
     if "all_plugins" not in request.fixturenames:
         monkeypatch.setenv(ALONE, "1")
         monkeypatch.setenv("PYTEST_PLUGINS", "pytest_carbon.plugin")

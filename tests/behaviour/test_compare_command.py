@@ -624,22 +624,23 @@ def test_json() -> None:
 def test_markdown() -> None:
     """A comment on a pull request: what changed in sight, what passes folded, ids that cannot break it."""
     odd = "tests/test_m.py::test_x[a|b*`c`<d>]"
+    cell = "`tests/test_m.py::test_x[a`&#124;``b*`c`<d>]``"
     write("base.json", run("s1", SUITE | {odd: 1.0}))
     write("head.json", run("s2", SUITE | {A: 1.5, odd: 2.0}, created=LATER))
     ran = carbon("compare", "base.json", "head.json", "--format=markdown")
     assert ran.ret == 1
     lines = ran.lines
-    assert lines[0] == "### Energy per call: 2 regressions, 2 pass"
+    assert lines[0] == "<!-- pytest-carbon:report -->"
+    assert lines[1] == f"### ❌ Energy per call: 2 regressions, 2 pass; largest change 2.0×: {cell}"
     assert "| | per call | BASE | HEAD | change | detectable |" in lines
     assert f"| ❌ | `{A}` | 1.00 J | 1.50 J | **+50.0%** | ≥20% |" in lines
-    cell = "<code>tests/test&#95;m.py::test&#95;x&#91;a&#124;b&#42;&#96;c&#96;&#60;d&#62;&#93;</code>"
     assert f"| ❌ | {cell} | 1.00 J | 2.00 J | **2.0×** | ≥20% |" in lines
     assert "<details><summary>2 pass</summary>" in lines
     assert f"| | `{B}` | 2.00 J | 2.00 J | +0.0% | ≥20% |" in lines
     assert any(line.startswith(f"- regression: `{A}`: 50% more energy per call than the baseline") for line in lines)
     write("same.json", run("s3", SUITE | {odd: 1.0}, created=LATER))
     same = carbon("compare", "base.json", "same.json", "--format=markdown")
-    assert same.lines[0] == "### Energy per call: no regression"
+    assert same.lines[1] == "### Energy per call: no regression: 4 pass"
     assert "❌" not in same.out
 
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 
 import pytest
+from rendered import check
 from worklab import WorkRunner, statuses, work_of
 
 CALLS = """
@@ -294,4 +295,7 @@ def test_two_reports_are_compared(recorded: WorkRunner, pytester: pytest.Pyteste
     assert [one["status"] for one in work["measurements"]] == ["regression", "pass"]
     assert work["measurements"][0]["head"]["flops"] > work["measurements"][0]["base"]["flops"]
     markdown = pytester.run(*compare, "base.json", "report.json", "--format=markdown")
-    assert "### Work per call: compared 2: 1 regression, 1 pass" in markdown.stdout.str()
+    assert (
+        "### ❌ Work per call: compared 2: 1 regression, 1 pass; largest change 2.0× FLOPs: " in markdown.stdout.str()
+    )
+    check(markdown.stdout.str())

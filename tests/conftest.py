@@ -8,9 +8,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from browser import Browser, chromium
+from browser import why_not as why_no_browser
 from extras import library
 from postgres import PostgresServer, why_not
 
@@ -77,3 +80,28 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.skip(reason)
     with PostgresServer() as server:
         yield server
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a browser slow: the README's command does without one."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+
+
+@pytest.fixture(scope="session")
+def driver() -> Iterator[Any]:
+    """One Chromium for all tests. Where it cannot be started they fail: pages are not tested without it."""
+    if (reason := why_no_browser()) is not None:
+        pytest.fail(reason, pytrace=False)
+    with chromium() as driver:
+        yield driver
+
+
+@pytest.fixture
+def browser(driver: Any) -> Browser:
+    """A real headless Chromium, as if just started: see :class:`browser.Browser`."""
+    browser = Browser(driver)
+    browser.reset()
+    return browser

@@ -14,6 +14,7 @@ from pytest_carbon.host import output
 from pytest_carbon.host.ci import ci_run
 from pytest_carbon.records import Key, Record, UsageProblem
 from pytest_carbon.reports import comment, jsonfile, markdown
+from pytest_carbon.reports.html import page
 from pytest_carbon.reports.merge import Runs, merge
 
 _STANDARD_OUTPUT = "-"
@@ -85,8 +86,17 @@ def _markdown(runs: Runs, given: argparse.Namespace) -> str:
     return comment.markdown(runs, name=given.name, url=given.report_url, ci_run=ci_run(os.environ), place=place)
 
 
+def _html(runs: Runs, given: argparse.Namespace) -> str:
+    return page.text(runs, ci_run=ci_run(os.environ))
+
+
 _Write = Callable[[Runs, argparse.Namespace], str]
 _OUTPUTS: Mapping[str, tuple[str, _Write, str]] = {
+    "--html": (
+        page.FORMAT,
+        _html,
+        "a page that shows everything, and needs no network",
+    ),
     "--markdown": (markdown.FORMAT, _markdown, "write a comment on a pull request, 65,000 characters at most"),
 }
 """By flag: the format of the file, what makes its text, and the help."""

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.plugin import actions, failures, markers, stages
+from pytest_carbon.host.ci import ci_run
+from pytest_carbon.host.stdlib import os
+from pytest_carbon.plugin import actions, failures, markers, outputs, stages
 from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.waiting import Test
-from pytest_carbon.records import CarbonError, Key, SessionResult, TestResult, label
+from pytest_carbon.records import Key, SessionResult, TestResult, label
 from pytest_carbon.records.work import WORK
-from pytest_carbon.reports import jsonfile, summary
+from pytest_carbon.reports import summary
 from pytest_carbon.reports.layout import Line, Page
 from pytest_carbon.text import error_lines, listing
 from pytest_carbon.work.prediction import is_predicted
@@ -102,18 +104,17 @@ def finish(
     result: SessionResult,
     problems: list[str],
     duration_s: float,
+    stored: Stored | None = None,
 ) -> SessionResult:
-    """Give a run its exit status, write its report, and let others add to its notes."""
+    """Give a run its exit status, write its files, and let others add to its notes; ``stored``: its baselines."""
     if exitstatus == 0 and (problems or stages.fails(result)):  # a test may end the run with status 0
         session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
     lines = (*result.notes, *problems)
     result = replace(result, exit_status=int(exitstatus), duration_s=duration_s, notes=lines)
-    if result.settings.json is not None:
-        try:
-            jsonfile.write(result, result.settings.json)
-        except CarbonError as error:  # an exception would suppress the summary
-            session.exitstatus = pytest.ExitCode.USAGE_ERROR
-            problems.append(str(error))
+    report = result.settings.json and failures.from_here(session.config, result.settings.json)
+    for trouble in outputs.write(result, stored or Stored(None, ()), report or "", ci_run(os.environ)):
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR  # an exception would suppress the summary
+        problems.append(trouble)
     for more in session.config.hook.pytest_carbon_report(config=session.config, result=result):
         result = replace(result, notes=(*result.notes, *(more or ())))
     actions.conclude(session.config, result, problems)

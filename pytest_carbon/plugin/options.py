@@ -253,6 +253,13 @@ OPTIONS = (
         of="both",
     ),
     Option(
+        "--carbon-html FILE",
+        values.path,
+        "write the report to this file as a page for a browser, also when tests fail (needs pytest-carbon[report])",
+        ini=False,
+        of="both",
+    ),
+    Option(
         "--carbon-summary auto|off",
         values.choice("auto", "off"),
         "auto: in GitHub Actions, append what is no pass to the summary of the step, and annotate the lines of what "

@@ -381,7 +381,6 @@ class CarbonSession:
         judgement, brought = confirmed.judged, confirmed.judged.brought
         if brought.nowhere:
             self._stored = Stored(None, ())  # without a machine, no baseline is near
-        self._git = record.state(settings, self._config.rootpath)
         result = self._result_of(ran, judgement)
         if self._work is not None and not interrupted and problem is None:
             try:
@@ -509,7 +508,7 @@ class CarbonSession:
         if self._result is None:
             return
         duration_s = time.perf_counter() - self._begun_s
-        self._result = notes.finish(session, exitstatus, self._result, self._problems, duration_s)
+        self._result = notes.finish(session, exitstatus, self._result, self._problems, duration_s, self._stored)
 
     @undone.during
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:

@@ -189,18 +189,22 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
 
 def _unwritable(config: pytest.Config, given: dict[str, _Given], *, enabled: bool) -> Iterable[str]:
     """Refuse before measuring what could not be written after it."""
-    baseline, json = given.get("baseline"), given.get("json")
+    baseline = given.get("baseline")
     if enabled and baseline and isinstance(baseline.value, Path) and os.path.isfile(baseline.value):
         yield f"{baseline.where}: this is a file; write a directory (it need not exist yet), or a database URL"
-    if json:
+    if any(option.read is readers.path and option.field in given for option in OPTIONS):
         from pytest_carbon.host import output
-        from pytest_carbon.reports.jsonfile import FORMAT
+        from pytest_carbon.plugin.outputs import FILES
 
-        check = output.obstacle if enabled else output.not_ours
-        if why := check(json.value, FORMAT):
-            yield f"{json.where}: {why}"
-        place = os.path.realpath(json.value)
-        written = {name: value for name, value in vars(config.option).items() if isinstance(value, str) and value}
-        for name in written.keys() - {"carbon_json"}:
-            if os.path.realpath(config.invocation_params.dir / written[name]) == place:
-                yield f"{json.where}: another option, {name}, names this file, too; give each a file of its own"
+        texts = {name: value for name, value in vars(config.option).items() if isinstance(value, str) and value}
+        places = {name: os.path.realpath(config.invocation_params.dir / text) for name, text in texts.items()}
+        for file in FILES:
+            if (wanted := given.get(file.field)) is None:
+                continue
+            check = output.obstacle if enabled else output.not_ours
+            if why := (file.lacks() if enabled else None) or check(wanted.value, file.format):
+                yield f"{wanted.where}: {why}"
+            place = os.path.realpath(wanted.value)
+            places.pop(file.key, None)  # two of these files in one place are refused once
+            for name in [name for name, other in places.items() if other == place]:
+                yield f"{wanted.where}: another option, {name}, names this file, too; give each a file of its own"

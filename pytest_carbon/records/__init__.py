@@ -480,6 +480,7 @@ class Settings:
     kernel_tolerance: float = 0.10
     """Of kernels and host reads."""
     json: Path | None = None
+    html: Path | None = None
     summary: Literal["auto", "off"] = "auto"
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pytest_carbon.gate import sentences
 from pytest_carbon.gate.recordings import baseline_of
@@ -125,13 +125,13 @@ def failure(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     status = failing_status(verdict)
     where = "" if measurement.name == "call" else f" in {measurement.name}"
     estimated = _ESTIMATED if measurement.estimated and verdict.status != "error" else ""
-    changed = _headline(measurement, verdict) if status == "regression" else None
+    changed = then_to_now(measurement, verdict) if status == "regression" else None
     why = changed or message(measurement, verdict, context).removeprefix(f"{status}: ")
     return _paragraphs(
         page.wrap(f"carbon {status}{where}{estimated}: {why}", hang=""),
         _figures(measurement, verdict, context, page),
         _facts(measurement, verdict, context, page),
-        *_remedies(test, measurement, verdict, context, page),
+        *remedies(test, measurement, verdict, context, page),
     )
 
 
@@ -161,7 +161,7 @@ def suite_failure(suite: SuiteVerdict, moved: Sequence[tuple[Measurement, Verdic
         page.wrap(f"carbon {suite.status}{_ESTIMATED * moved[0][0].estimated}: {suite.reason}", hang=""),
         page.wrap(f"{tests} changed by more than their tolerance. The suite fails once, for all of them.", hang=""),
         ["Can I believe it?", *_labelled(facts, page)],
-        *_suite_remedies(context, page),
+        *suite_remedies(context, page),
     )
 
 
@@ -174,7 +174,7 @@ def headline(suite: SuiteVerdict) -> str:
     return (suite.reason or "").partition(":")[0]
 
 
-def _headline(measurement: Measurement, verdict: Verdict) -> str | None:
+def then_to_now(measurement: Measurement, verdict: Verdict) -> str | None:
     """Return the change, before and now: ``2.3× the energy, 28.2 → 65.2 mJ``."""
     if measurement.energy_j_per_call is None or verdict.baseline_j_per_call is None or verdict.change is None:
         return None
@@ -188,29 +188,51 @@ def _headline(measurement: Measurement, verdict: Verdict) -> str | None:
 
 def _figures(measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
     """Return the table of energy, time and power: then, now, by how much."""
+    changed = changes(measurement, verdict, context.tolerance)
+    if not changed:
+        return []
+    then, today = ("baseline", "now") if context.result.against is None else (context.result.against.label, "here")
+    rows = [
+        [page.clean(cell) for cell in (one.before, one.now, one.change, "← this changed" * one.moved)]
+        for one in changed
+    ]
+    titles = (page.clean(then), today, "change", "")
+    figures = [
+        Column(title, cells, left=not title) for title, cells in zip(titles, zip(*rows, strict=True), strict=True)
+    ]
+    table = Table(f"{'per call':<{_LABEL}}", [Name(one.what) for one in changed], figures).lines(page, header={})
+    return [page.fit(f"  {line.text}", page.width, head=1.0) for line in table]
+
+
+class Changed(NamedTuple):
+    """Energy, time or power of a call: then, now, by how much."""
+
+    what: str
+    before: str
+    now: str
+    change: str
+    moved: bool
+    """Whether it is nearly all of the change."""
+
+
+def changes(measurement: Measurement, verdict: Verdict, tolerance: float | Literal[False]) -> list[Changed]:
+    """Return energy, time and power beside the baseline's; none where it has none."""
     energy_j, duration_s = measurement.energy_j_per_call, measurement.duration_s_per_call
     if energy_j is None or verdict.baseline_j_per_call is None:
         return []
     power_w = measurement.power_w
     was_s, was_w = _before(duration_s, verdict.duration_change), _before(power_w, verdict.power_change)
-    moved = _moved(verdict, context.tolerance or 0.0)
-    then, today = ("baseline", "now") if context.result.against is None else (context.result.against.label, "here")
-    names, rows = [], []
-    for what, was, now, unit, error_j, changed in (
-        ("energy", verdict.baseline_j_per_call, energy_j, "J", measurement.energy_j_per_call_error, verdict.change),
-        ("time", was_s, duration_s, "s", None, verdict.duration_change),
-        ("power", was_w, power_w, "W", None, verdict.power_change),
-    ):
-        if was is not None and now is not None:
-            names.append(Name(what))
-            both = map(str, then_and_now(was, now, unit, error_j))
-            rows.append([page.clean(cell) for cell in (*both, change(changed), "← this changed" * (what == moved))])
-    titles = (page.clean(then), today, "change", "")
-    figures = [
-        Column(title, cells, left=not title) for title, cells in zip(titles, zip(*rows, strict=True), strict=True)
+    moved = _moved(verdict, tolerance or 0.0)
+    return [
+        Changed(what, str(before), str(today), change(relative), what == moved)
+        for what, was, now, unit, error_j, relative in (
+            ("energy", verdict.baseline_j_per_call, energy_j, "J", measurement.energy_j_per_call_error, verdict.change),
+            ("time", was_s, duration_s, "s", None, verdict.duration_change),
+            ("power", was_w, power_w, "W", None, verdict.power_change),
+        )
+        if was is not None and now is not None
+        for before, today in [then_and_now(was, now, unit, error_j)]
     ]
-    table = Table(f"{'per call':<{_LABEL}}", names, figures).lines(page, header={})
-    return [page.fit(f"  {line.text}", page.width, head=1.0) for line in table]
 
 
 def _before(now: float | None, relative: float | None) -> float | None:
@@ -226,13 +248,19 @@ def _moved(verdict: Verdict, tolerance: float) -> str | None:
 
 
 def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page) -> list[str]:
-    """Return labelled sentences: what the gate could see, the baseline, what else changed."""
+    judged = verdict.change is not None and measurement.energy_j_per_call is not None
+    lines = _labelled(facts(measurement, verdict, context), page)
+    return [*(["Can I believe it?"] if judged and lines else []), *lines]
+
+
+def facts(measurement: Measurement, verdict: Verdict, context: FailureContext) -> list[tuple[str, str | None]]:
+    """Return labels with sentences: what the gate could see, the baseline, what else changed."""
     if verdict.status == "error" or measurement.energy_j_per_call is None:
         return []
     judged, added = verdict.change is not None, _added(verdict)
     said = f"{message(measurement, verdict, context)} {added}" if _reason(verdict) else str(added)
     warnings = [warning for warning in measurement.warnings if warning.text.rstrip(".") not in said]
-    facts = [
+    return [
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
         ("work", context.work),
         ("gate", _gate(verdict, context.tolerance)),
@@ -246,7 +274,6 @@ def _facts(measurement: Measurement, verdict: Verdict, context: FailureContext, 
         ("nearest", context.nearest),
         ("carbon", _carbon(measurement, context.result.intensity)),
     ]
-    return [*(["Can I believe it?"] if judged else []), *_labelled(facts, page)]
 
 
 def _conditions(verdict: Verdict, context: FailureContext) -> Iterator[tuple[str, str | None]]:
@@ -380,7 +407,7 @@ def _carbon(measurement: Measurement, intensity: CarbonIntensity | None) -> str 
 # --- what to do --------------------------------------------------------------------------------------
 
 
-def _remedies(
+def remedies(
     test: str, measurement: Measurement, verdict: Verdict, context: FailureContext, page: Page
 ) -> Iterator[list[str]]:
     """Say what to do now, each time with the commands to copy."""
@@ -423,7 +450,7 @@ def _remedies(
         yield advice(page, text, "pytest-carbon doctor")
 
 
-def _suite_remedies(context: FailureContext, page: Page) -> Iterator[list[str]]:
+def suite_remedies(context: FailureContext, page: Page) -> Iterator[list[str]]:
     shared = "look at what all tests share: a library, an option, a fixture"
     if context.result.against is not None:
         text = f"{shared.capitalize()}. To measure again in more pairs:"

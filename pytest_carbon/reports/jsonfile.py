@@ -56,10 +56,7 @@ def write(result: SessionResult, path: Path) -> None:
 
     See :func:`pytest_carbon.host.output.write`. Raises :class:`UsageProblem`.
     """
-    try:
-        output.write(path, text(result), FORMAT)
-    except UsageProblem as problem:
-        raise UsageProblem(f"--carbon-json: {problem}") from None
+    output.write(path, text(result), FORMAT)
 
 
 def text(result: SessionResult) -> str:

@@ -48,8 +48,9 @@ class Entry:
     @property
     def effect(self) -> Effect:
         """Return the gravest of both verdicts' effects."""
-        verdicts = (self.verdict, self.counted and self.counted.verdict)
-        return min((v.effect for v in verdicts if v is not None), key=_GRAVEST.index, default="none")
+        effects = [verdict.effect for verdict in (self.verdict,) if verdict is not None]
+        effects += [self.counted.verdict.effect] if self.counted is not None else []
+        return min(effects, key=_GRAVEST.index, default="none")
 
 
 @dataclass(frozen=True, slots=True)

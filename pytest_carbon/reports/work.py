@@ -371,7 +371,7 @@ def failure(counted: Counted, context: WorkContext) -> str:
         _figures(counted, context, page),
         ["What changed, by module:", *modules] if modules else [],
         _facts(counted, context, page),
-        *_remedies(counted, context, page),
+        *remedies(counted, context, page),
     ]
     return "\n\n".join("\n".join(lines) for lines in paragraphs if lines)
 
@@ -402,11 +402,15 @@ def _figures(counted: Counted, context: WorkContext, page: Page) -> list[str]:
 
 
 def _facts(counted: Counted, context: WorkContext, page: Page) -> list[str]:
-    """Return labelled sentences: how it was counted, the baseline, what else changed."""
+    return [line for label, text in facts(counted, context) if text for line in page.labelled(label, text)]
+
+
+def facts(counted: Counted, context: WorkContext) -> list[tuple[str, str | None]]:
+    """Return labels with sentences: how it was counted, the baseline, what else changed."""
     if counted.work is None:
         return []
     record, verdict = context.record, counted.verdict
-    facts: list[tuple[str, str | None]] = [
+    return [
         ("now", None if verdict.change else f"{figures(counted.work)} per call"),
         ("work", f"counted, not energy measured (engine {counted.work.engine}); counts have no noise"),
         ("how", WHOLE if context.whole else None),
@@ -417,7 +421,6 @@ def _facts(counted: Counted, context: WorkContext, page: Page) -> list[str]:
         *(("energy", text) for text in verdict.predictions),
         *(("warning", warning.text) for warning in counted.warnings),
     ]
-    return [line for label, text in facts if text for line in page.labelled(label, text)]
 
 
 def _baseline(record: WorkRecord) -> str:
@@ -441,7 +444,7 @@ def _unknown(work: Work) -> str | None:
     return f"the FLOPs of {listing(work.unknown_ops, 5)}: there is no formula for them"
 
 
-def _remedies(counted: Counted, context: WorkContext, page: Page) -> Iterator[list[str]]:
+def remedies(counted: Counted, context: WorkContext, page: Page) -> Iterator[list[str]]:
     """Say what to do now, each time with the commands to copy."""
     again, status = shlex.join(context.arguments), counted.verdict.status
     if status == "over-budget":

@@ -22,7 +22,7 @@ def test_it_says_what_it_is() -> None:
     facts = metadata("pytest-carbon")
     assert "Framework :: Pytest" in (facts.get_all("Classifier") or [])
     assert "Typing :: Typed" in (facts.get_all("Classifier") or [])
-    assert facts["License-Expression"] == "MIT"
+    assert facts["License-Expression"] == "MIT AND ISC"
     assert facts["Requires-Python"] == ">=3.11"
     assert (Path(pytest_carbon.__file__).parent / "py.typed").exists()
 

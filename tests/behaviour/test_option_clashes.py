@@ -42,7 +42,7 @@ SMALL = [
     *(f"pytest_carbon.plugin.{name}" for name in ("options", "values")),
 ]
 """What everybody pays for who has the plugin installed: together 2 ms."""
-FLAGS_ONLY = "carbon-record carbon-accept carbon-json"
+FLAGS_ONLY = "carbon-record carbon-accept carbon-json carbon-html"
 
 
 def run(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:

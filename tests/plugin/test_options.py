@@ -87,12 +87,14 @@ KEYS: dict[str, tuple[str, str, object]] = {
     "carbon_work": ("true", "work", True),
     "carbon_work_tolerance": ("2%", "work_tolerance", 0.02),
     "carbon_kernel_tolerance": ("20%", "kernel_tolerance", 0.2),
+    "carbon_summary": ("off", "summary", "off"),
 }
 FLAGS_ONLY: dict[str, tuple[str, str, object]] = {
     "carbon_record": ("true", "record", True),
     "carbon_accept": ("true", "accept", True),
     "carbon_label": ("team=nlp,pool=a100", "labels", "pool=a100,team=nlp"),
     "carbon_json": ("out/report.json", "json", ROOT / "out/report.json"),
+    "carbon_html": ("out/report.html", "html", ROOT / "out/report.html"),
     "carbon_against": ("origin/main", "against", "origin/main"),
 }
 COMPANIONS = {"carbon_region": ("carbon_country", "USA"), "carbon_branch": ("carbon_baseline", "sqlite:////x.db")}

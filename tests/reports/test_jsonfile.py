@@ -348,7 +348,7 @@ def test_a_directory_is_refused() -> None:
     Path("reports").mkdir()
     with pytest.raises(UsageProblem) as error:
         jsonfile.write(RUN, Path("reports"))
-    assert message(error) == "--carbon-json: cannot write reports: this is a directory; write the path of a file."
+    assert message(error) == "cannot write reports: this is a directory; write the path of a file."
 
 
 def test_a_place_that_cannot_be_written_is_said() -> None:
@@ -356,9 +356,7 @@ def test_a_place_that_cannot_be_written_is_said() -> None:
     Path("file").write_text("")
     with pytest.raises(UsageProblem) as error:
         jsonfile.write(RUN, Path("file/report.json"))
-    assert message(error) == (
-        "--carbon-json: cannot write file/report.json: Not a directory; write the path of another file."
-    )
+    assert message(error) == ("cannot write file/report.json: Not a directory; write the path of another file.")
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
@@ -366,7 +364,7 @@ def test_a_full_disk_wants_room_there() -> None:
     """And no other folder: the right to write is there."""
     with pytest.raises(UsageProblem) as error:
         jsonfile.write(RUN, Path("/dev/full"))
-    assert message(error) == "--carbon-json: cannot write /dev/full: No space left on device. Make room there."
+    assert message(error) == "cannot write /dev/full: No space left on device. Make room there."
 
 
 def test_an_interrupted_report_leaves_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:

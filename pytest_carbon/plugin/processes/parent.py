@@ -16,6 +16,7 @@ import pytest
 from pytest_carbon.host.import_paths import Move
 from pytest_carbon.host.stdlib import json, os, signal, subprocess, tempfile, time
 from pytest_carbon.host.worktree import without_repository
+from pytest_carbon.plugin.outputs import FILES
 from pytest_carbon.plugin.processes import messages
 from pytest_carbon.plugin.processes.messages import Message, Request
 from pytest_carbon.plugin.processes.plan import Stage
@@ -38,7 +39,7 @@ _OUTPUT_BYTES = 16_000
 _OUTPUT_LINES = 20
 
 _FOR_THE_PARENT: Mapping[str, object] = {
-    **dict.fromkeys(("carbon_accept", "carbon_json", "carbon_record")),
+    **dict.fromkeys(("carbon_accept", "carbon_record", *(file.key for file in FILES))),
     **dict.fromkeys(("cacheclear", "failedfirst", "lf", "newfirst"), False),
     **dict.fromkeys(("stepwise", "stepwise_skip", "trace", "usepdb"), False),
     "carbon": True,

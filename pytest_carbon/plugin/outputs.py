@@ -1,0 +1,78 @@
+"""The files that a run writes at its end, each with its own option: the report for programs, the page for people."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pytest_carbon.baselines.view import Stored
+from pytest_carbon.host import output
+from pytest_carbon.host.ci import CiRun
+from pytest_carbon.records import CarbonError, SessionResult, Settings
+from pytest_carbon.reports import html, jsonfile
+from pytest_carbon.reports.merge import Runs
+
+
+class OutputFile(NamedTuple):
+    """A kind of file that a run writes."""
+
+    field: str
+    """The field of Settings with its path."""
+    format: str
+    text: Callable[[Runs, CiRun | None], str]
+    """Makes its content of the run, and of the id of the CI run that will have its report."""
+    library: str | None = None
+    """What makes the text, where pytest-carbon does not always bring it."""
+    extra: str = ""
+    """Brings the library."""
+
+    @property
+    def flag(self) -> str:
+        return f"--carbon-{self.field}"
+
+    @property
+    def key(self) -> str:
+        """Return the attribute of ``config.option``."""
+        return f"carbon_{self.field}"
+
+    def path(self, settings: Settings) -> Path | None:
+        path: Path | None = getattr(settings, self.field)
+        return path
+
+    def lacks(self) -> str | None:
+        """Say which library is missing, and what installs it; import it, so that no test can spoil that."""
+        if self.library is None:
+            return None
+        try:
+            importlib.import_module(self.library)
+        except ImportError as error:
+            return f"needs {self.library} ({error}); install it: pip install 'pytest-carbon[{self.extra}]'"
+        return None
+
+
+FILES = (
+    OutputFile("json", jsonfile.FORMAT, lambda runs, _: jsonfile.text(runs.runs[0])),
+    OutputFile("html", html.FORMAT, lambda runs, ci_run: html.text(runs, ci_run=ci_run), "jinja2", "report"),
+)
+
+
+def write(result: SessionResult, stored: Stored, report: str, ci_run: CiRun | None) -> Iterator[str]:
+    """Write every file that the settings name; yield what could not be written.
+
+    ``report``: the path of the run's JSON report as the user would name it, empty if it has none; ``ci_run``:
+    the run of CI that it is part of.
+    """
+    for file in FILES:
+        if (path := file.path(result.settings)) is not None:
+            try:
+                output.write(path, file.text(_runs(result, stored, report), ci_run), file.format)
+            except CarbonError as error:
+                yield f"{file.flag}: {error}"
+
+
+def _runs(result: SessionResult, stored: Stored, report: str) -> Runs:
+    """Put a run beside the records that its verdicts were made with."""
+    ids = [machine.id for machine in (result.machine, *(machine for machine, _ in result.others))]
+    return Runs((result,), (report,) if report else (), {id: records for id in ids if (records := stored.records(id))})

@@ -1,0 +1,220 @@
+"""The page's first lines: what the runs came to, by how much, and what measuring took (pure)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from pytest_carbon.records import REFERENCE, SessionResult, is_estimated
+from pytest_carbon.reports.failure import grid_and_pue, headline
+from pytest_carbon.reports.html.ranking import Ranking
+from pytest_carbon.reports.html.rows import STATUSES, Row, shortened
+from pytest_carbon.reports.merge import Runs
+from pytest_carbon.text import UNKNOWN, change, count, counted, duration, known, listing, quantity
+
+Tone = Literal["bad", "warn", "good", "plain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One figure of the head."""
+
+    label: str
+    figure: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A sentence about the runs that no verdict says."""
+
+    tone: Tone
+    text: str
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What stands above everything."""
+
+    tone: Tone
+    title: str
+    largest: tuple[Row, ...]
+    """The measurement that got dearer by most, if one fails or warns."""
+    counts: tuple[tuple[str, int, str], ...]
+    """Each status with its number of rows, and what it means."""
+    tiles: tuple[Tile, ...]
+    notices: tuple[Notice, ...]
+    runs: tuple[str, ...]
+    """One line a run: when, of which commit, on what."""
+
+
+def head(runs: Runs, rows: Sequence[Row], rankings: Sequence[Ranking]) -> Head:
+    """Say what the runs came to."""
+    tone, title = _title(runs, rows)
+    tally = Counter(row.status for row in rows)
+    dearer = [row for row in rows if row.effect in ("fails", "warns")]
+    return Head(
+        tone,
+        title,
+        tuple(sorted(dearer, key=_by_change)[:1]),
+        tuple((status, tally[status], meaning) for status, meaning in STATUSES.items() if tally[status]),
+        tuple(_tiles(runs, rows, rankings)),
+        tuple(_notices(runs)),
+        tuple(_run(run) for run in runs.runs),
+    )
+
+
+def _by_change(row: Row) -> tuple[bool, float]:
+    changes = [] if row.entry.verdict is None else [row.entry.verdict.change]
+    changes += [] if row.entry.counted is None else [*row.entry.counted.verdict.change.values()]
+    return row.effect != "fails", -max((one for one in changes if one is not None), default=-1.0)
+
+
+def _title(runs: Runs, rows: Sequence[Row]) -> tuple[Tone, str]:
+    """Name the gravest: a page is green where everything was measured and judged, and nothing failed."""
+    fails, warns = (sum(row.effect == effect for row in rows) for effect in ("fails", "warns"))
+    suites = [suite for run in runs.runs for suite in (run.suite, *(suite for _, suite in run.others))]
+    moved = [shortened(headline(suite)) for suite in suites if suite.effect == "fails"]
+    broken = {row.entry.test.nodeid for row in rows if row.status == "test failed"}
+    broken |= {test.nodeid for run in runs.runs for test in run.tests if _failed(test.functional_outcome, test.outcome)}
+    broken -= {row.entry.test.nodeid for row in rows if row.effect == "fails"}
+    parts = (
+        [f"{count(fails)} of {counted(len(rows), 'measurement')} {'fails' if fails == 1 else 'fail'}"] if fails else []
+    )
+    parts += moved
+    parts += (
+        [f"{counted(len(broken), 'test')} failed by {'itself' if len(broken) == 1 else 'themselves'}"] if broken else []
+    )
+    incomplete = any(run.incomplete for run in runs.runs)
+    parts += ["the run did not finish" if len(runs.runs) == 1 else "not all runs finished"] if incomplete else []
+    if parts:
+        text = "; ".join(parts)
+        return "bad", text[0].upper() + text[1:]
+    if not rows:
+        return "warn", "Nothing was measured"
+    if others := [run.exit_status for run in runs.runs if run.exit_status]:
+        return "bad", f"No measurement fails, but the run ended with exit status {others[0]}"
+    if warns or any(suite.effect == "warns" for suite in suites):
+        return (
+            "warn",
+            f"{count(max(1, warns))} of {counted(len(rows), 'measurement')} would fail without --carbon-gate=warn",
+        )
+    if any(run.unmeasured for run in runs.runs):
+        number = sum(len(run.unmeasured) for run in runs.runs)
+        return (
+            "warn",
+            f"No measurement fails, but {count(number)} with a baseline {'was' if number == 1 else 'were'} not made",
+        )
+    if all(row.status in ("new", "not compared") for row in rows):
+        return "plain", "Nothing was compared: no baseline yet" if any(
+            row.status == "new" for row in rows
+        ) else "Nothing was compared"
+    open_ones = sum(row.status in ("inconclusive", "blind") for row in rows)
+    if open_ones:
+        return "plain", f"No measurement fails; {count(open_ones)} could not be decided"
+    return "good", f"No measurement fails: {counted(len(rows), 'measurement')}"
+
+
+def _failed(own: str | None, outcome: str) -> bool:
+    return (own or outcome) in ("failed", "error")
+
+
+def _tiles(runs: Runs, rows: Sequence[Row], rankings: Sequence[Ranking]) -> Iterator[Tile]:
+    yield from _median(runs, rows)
+    wh = [value for ranking in rankings for value in ranking.wh]
+    grams = [value for ranking in rankings for value in ranking.grams]
+    if wh:
+        note = "" if len(wh) == 1 else f"of {len(wh)} tasks, the least to the greatest"
+        yield Tile("Energy of 1,000 calls", _span(wh, "Wh"), note)
+        yield Tile("CO2e of 1,000 calls", _span(grams, "g") if len(grams) == len(wh) else UNKNOWN, note)
+    for run in runs.runs:
+        energy_j = run.cost_energy_j
+        if energy_j is None and run.intensity is None:
+            continue
+        carbon = (
+            ""
+            if energy_j is None or run.intensity is None
+            else f"{quantity(run.intensity.emissions_g(energy_j), 'g')} CO2e"
+        )
+        whole = f"the run took {duration(run.duration_s)}"
+        where = f" ({run.machine.id})" if len(runs.runs) > 1 else ""
+        yield Tile(f"Overhead of measuring{where}", str(known(energy_j, "J")), ", ".join(filter(None, [carbon, whole])))
+
+
+def _median(runs: Runs, rows: Sequence[Row]) -> Iterator[Tile]:
+    suites = [(machine, suite) for run in runs.runs for machine, suite in ((run.machine, run.suite), *run.others)]
+    for machine, suite in suites:
+        mine = [row for row in rows if row.entry.machine == machine.id and row.entry.verdict is not None]
+        changes = [
+            row.entry.verdict.change for row in mine if row.entry.verdict and row.entry.verdict.change is not None
+        ]
+        if not mine:
+            continue
+        middle = suite.median_change if suite.median_change is not None else median(changes) if changes else None
+        where = f" ({machine.id})" if len(suites) > 1 else ""
+        known_ones = max(suite.compared, len(changes))
+        yield Tile(
+            f"Median change of energy{where}", change(middle), f"compared {count(known_ones)} of {count(len(mine))}"
+        )
+    counted_ones = [row.entry.counted for row in rows if row.entry.counted is not None]
+    changes = [one.verdict.change["flops"] for one in counted_ones if "flops" in one.verdict.change]
+    if counted_ones and not any(row.entry.verdict is not None for row in rows):
+        compared = f"compared {count(len(changes))} of {count(len(counted_ones))}; work counted, not energy measured"
+        yield Tile("Median change of FLOPs", change(median(changes)) if changes else UNKNOWN, compared)
+
+
+def _span(values: Sequence[float], unit: str) -> str:
+    least, most = min(values), max(values)
+    return str(quantity(most, unit)) if len(values) == 1 else f"{quantity(least, unit)} – {quantity(most, unit)}"
+
+
+def _notices(runs: Runs) -> Iterator[Notice]:
+    for run in runs.runs:
+        which = f"{run.machine.id}: " if len(runs.runs) > 1 else ""
+        if run.incomplete:
+            yield Notice("bad", f"{which}the run ended before it had measured and judged everything")
+        if run.unmeasured:
+            number = counted(len(run.unmeasured), "measurement")
+            has = "has" if len(run.unmeasured) == 1 else "have"
+            items = [
+                f"{shortened(one.test)}{'' if one.name == 'call' else f' · {one.name}'}: {one.why}"
+                for one in run.unmeasured
+            ]
+            yield Notice(
+                "warn",
+                f"{which}{number} that {has} a baseline {'was' if has == 'has' else 'were'} not made",
+                tuple(items),
+            )
+        for measurement, verdict in run.references:
+            text = known(measurement.energy_j_per_call, "J", unknown="not measured")
+            moved = "" if verdict.change is None else f", {change(verdict.change)} from its baseline"
+            yield Notice("plain", f"{which}reference workload ({REFERENCE}): {text}{moved}")
+        machines = [run.machine, *(machine for machine, _ in run.others)]
+        if estimated := [machine.id for machine in machines if is_estimated(machine.id)]:
+            yield Notice("plain", f"{listing(estimated)}: energy is estimated from the processor's time, not measured")
+        if run.against is not None:
+            pairs = f"{count(run.against.complete)} of {counted(run.against.pairs, 'pair')} of sessions"
+            yield Notice("plain", f"{which}compared with {run.against.label}, side by side, {pairs}")
+        yield from (Notice("plain", f"{which}{note}") for note in run.notes)
+        if run.intensity is not None:
+            year = f", {run.intensity.year}" if run.intensity.year else ""
+            yield Notice("plain", f"{which}CO2e at {grid_and_pue(run.intensity)}: {run.intensity.source}{year}")
+
+
+def _run(run: SessionResult) -> str:
+    commit = (
+        None if run.commit is None else f"commit {run.commit[:10]}{' with uncommitted changes' if run.dirty else ''}"
+    )
+    branch = None if run.branch is None else f"branch {run.branch}"
+    versions = [
+        f"torch {run.machine.torch}" if run.machine.torch else None,
+        f"driver {run.machine.driver}" if run.machine.driver else None,
+    ]
+    machines = listing([run.machine.id, *(machine.id for machine, _ in run.others)], 5)
+    gpus = listing(list(dict.fromkeys(gpu.name for gpu in run.machine.gpus)), 3) if run.machine.gpus else None
+    parts = [run.created.replace("T", " ").replace("Z", " UTC"), machines, gpus, branch, commit, *versions]
+    return " · ".join(shortened(part) for part in parts if part)

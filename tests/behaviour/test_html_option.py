@@ -1,0 +1,260 @@
+"""``--carbon-html``: at its end a run has its page, whatever it came to, or says why it has none."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import MACHINE, CarbonRunner
+from faults import as_nobody
+from worklab import WorkRunner
+
+from pytest_carbon.plugin import outputs
+from pytest_carbon.reports.html.data import unpack
+from pytest_carbon.reports.merge import Runs
+
+BEGINNING = b"<!doctype html>\n<!-- pytest-carbon-html/1 -->\n"
+EARLIER = BEGINNING + b"an earlier run"
+TEST = """
+import os
+from pathlib import Path
+import pytest
+from battery import draw
+
+@pytest.mark.carbon_budget
+def test_it():
+    Path("ran").touch()
+    draw(2.0)
+
+@pytest.mark.carbon_budget(energy="1 J")
+def test_dear():
+    draw(2.0)
+"""
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Path:
+    pytester.makepyfile(test_it=TEST)
+    pytester.makeini("[pytest]")
+    return pytester.path
+
+
+def is_page(file: Path, *functions: str) -> bool:
+    """Whether a file is a whole page that has the measurements of these test functions."""
+    text = file.read_bytes()
+    data = re.search(rb'<script type="text/plain" id="data">(.*?)</script>', text, re.DOTALL)
+    if data is None or not text.startswith(BEGINNING) or not text.rstrip().endswith(b"</html>"):
+        return False
+    column = unpack(data[1].decode())[0]["columns"]["test"]
+    return sorted(column if isinstance(column, list) else [column["all"]]) == sorted(functions)
+
+
+def temporary(folder: Path) -> list[str]:
+    """What a write that did not finish has left."""
+    return [path.name for path in folder.rglob("*.tmp")]
+
+
+# --- it is written ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mode", [[], ["--carbon-confirm=1"], ["--carbon-record"], ["--carbon-gate=warn"]], ids=" ".join
+)
+def test_also_when_tests_fail(run_carbon: CarbonRunner, project: Path, mode: list[str]) -> None:
+    run = run_carbon("--carbon-html=new/page.html", *mode)
+    assert run.ret == (0 if mode == ["--carbon-gate=warn"] else 1)
+    assert is_page(project / "new" / "page.html", "test_it", "test_dear")
+    assert temporary(project) == []
+
+
+def test_with_fresh_processes_it_is_written_once(run_carbon: CarbonRunner, project: Path) -> None:
+    """By the parent, which judges: a process that only measures writes nothing."""
+    with (project / "test_it.py").open("a") as file:
+        file.write("\ndef test_file(carbon):\n    assert not Path('page.html').exists()\n    carbon(draw, 1.0)\n")
+    run = run_carbon("--carbon-html=page.html", "--carbon-sessions=2")
+    assert run.outcomes() == {"passed": 2, "failed": 1}
+    assert is_page(project / "page.html", "test_it", "test_dear", "test_file")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_with_two_revisions(run_carbon: CarbonRunner, project: Path) -> None:
+    """It is written by the working tree's run; the other revision's writes nothing into the copy of it."""
+    who = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
+    for arguments in (["init", "-q"], ["add", "--all"], [*who, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *arguments], cwd=project, check=True)
+    run = run_carbon("--carbon-html=page.html", "--carbon-against=HEAD", "--carbon-sessions=2")
+    assert run.outcomes() == {"passed": 1, "failed": 1}
+    assert is_page(project / "page.html", "test_it", "test_dear")
+
+
+def test_of_counted_work(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
+    """``--carbon-work`` alone: nothing was measured, and the page is there all the same."""
+    pytester.makepyfile(test_it="from model import model, x\n\ndef test_it(carbon):\n    carbon(model, x)\n")
+    assert run_work("--carbon-html=page.html").ret == 0
+    assert is_page(pytester.path / "page.html", "test_it")
+
+
+@pytest.mark.parametrize("report", [True, False], ids=["with a report", "without"])
+def test_what_it_is_made_of(
+    run_carbon: CarbonRunner, project: Path, monkeypatch: pytest.MonkeyPatch, report: bool
+) -> None:
+    """The run as it ended, the path of its report, and the records that its verdicts were made with."""
+    made: list[Runs] = []
+    spied = [file._replace(text=lambda runs, _: made.append(runs) or BEGINNING.decode()) for file in outputs.FILES[1:]]
+    for _ in range(2):
+        assert run_carbon("--carbon-record", "-k", "not dear").ret == 0
+    monkeypatch.setattr(outputs, "FILES", (*outputs.FILES[:1], *spied))
+    arguments = [f"--carbon-json={project / 'below' / 'r.json'}"] if report else []
+    assert run_carbon("--carbon-html=page.html", *arguments, report=False).ret == 1
+    (runs,) = made
+    assert runs.places == (("below/r.json",) if report else ())
+    assert (runs.runs[0].exit_status, [test.outcome for test in runs.runs[0].tests]) == (1, ["passed", "failed"])
+    key = ("test_it.py::test_it", "call")
+    assert {machine: {key: len(records) for key, records in of.items()} for machine, of in runs.history.items()} == {
+        MACHINE: {key: 2}
+    }
+
+
+def test_no_measurement_no_page(run_carbon: CarbonRunner, project: Path) -> None:
+    """A run that measures nothing leaves an earlier page as it was."""
+    (project / "page.html").write_bytes(EARLIER)
+    for arguments in (["-k", "nothing"], ["--collect-only"], ["--carbon-rounds=1"], ["--help"]):
+        run_carbon("--carbon-html=page.html", *arguments)
+        assert (project / "page.html").read_bytes() == EARLIER
+    run_carbon("--carbon-html=page.html")
+    assert is_page(project / "page.html", "test_it", "test_dear")
+
+
+def test_a_test_whose_name_is_no_text(run_carbon: CarbonRunner, project: Path) -> None:
+    """Bytes of a file's name that are not UTF-8 do not cost the run its end."""
+    (project / "test_it.py").rename(project / "test_\udcff.py")
+    run = run_carbon("--carbon-html=page.html", "-p", "no:cacheprovider")  # which fails with such a name
+    assert run.ret == 1
+    assert is_page(project / "page.html", "test_it", "test_dear")
+
+
+# --- it cannot be written: refused before anything is measured ----------------------------------
+
+
+def refused(run_carbon: CarbonRunner, project: Path, says: str, *arguments: str) -> None:
+    run = run_carbon(*arguments, report=False)
+    assert (run.ret, says in run.errors) == (4, True), run.errors
+    assert run.errors.count("ERROR") == 1
+    assert not (project / "ran").exists()
+
+
+def test_what_is_no_place_for_a_page(run_carbon: CarbonRunner, project: Path) -> None:
+    """A directory, a file of somebody else's, a report of another kind of ours."""
+    (project / "folder").mkdir()
+    (project / "old.json").write_text('{"format": "pytest-carbon/1", "tests": []}')
+    (project / "other.html").write_text("<!doctype html>\n<title>Mine</title>\n")
+    refused(run_carbon, project, "--carbon-html=folder: this is a directory", "--carbon-html=folder")
+    for name in ("old.json", "other.html", "test_it.py"):
+        before = (project / name).read_bytes()
+        says = f"--carbon-html={name}: this file is not ours, so it is not overwritten: it begins with"
+        refused(run_carbon, project, says, f"--carbon-html={name}")
+        assert (project / name).read_bytes() == before
+    (project / "page.html").write_bytes(EARLIER)
+    refused(run_carbon, project, "--carbon-json=page.html: this file is not ours", "--carbon-json=page.html")
+
+
+def test_what_this_user_may_not_write(run_carbon: CarbonRunner, project: Path) -> None:
+    (project / "kept").mkdir()
+    (project / "kept" / "page.html").write_bytes(EARLIER)
+    with as_nobody(project / "kept"):
+        for name in ("kept/page.html", "kept/new.html"):
+            refused(run_carbon, project, "this user may not write to", f"--carbon-html={name}")
+    assert (project / "kept" / "page.html").read_bytes() == EARLIER
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ("--carbon-json=page.html", "carbon_html"),
+        ("--junitxml=./page.html", "xmlpath"),
+        ("--log-file=page.html", "log_file"),
+    ],
+)
+def test_two_outputs_to_one_file(run_carbon: CarbonRunner, project: Path, other: str, named: str) -> None:
+    """Said once, whichever of our own it is."""
+    says = f"another option, {named}, names this file, too; give each a file of its own"
+    refused(run_carbon, project, says, "--carbon-html=page.html", other)
+    assert not (project / "page.html").exists()
+
+
+def test_without_jinja2(run_carbon: CarbonRunner, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What installs it is named; nothing else needs it."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    refused(run_carbon, project, "install it: pip install 'pytest-carbon[report]'", "--carbon-html=page.html")
+    assert run_carbon("-k", "not dear").ret == 0
+    assert run_carbon("--carbon-html=page.html", carbon=False).ret == 0  # has no effect
+
+
+# --- it could be written, and then could not ------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
+@pytest.mark.parametrize("flag", ["--carbon-json", "--carbon-html"])
+def test_a_disk_that_is_full_at_the_end(run_carbon: CarbonRunner, project: Path, flag: str) -> None:
+    """Said once, and what the tests came to is shown."""
+    run = run_carbon(f"{flag}=/dev/full", report=False)
+    assert run.ret == 4
+    assert run.outcomes() == {"passed": 1, "failed": 1}
+    assert run.text.count(f"ERROR: {flag}: cannot write /dev/full: No space left on device. Make room there.") == 1
+    assert "over-budget" in run.text
+
+
+@pytest.mark.parametrize("flag", ["--carbon-json", "--carbon-html"])
+def test_a_disk_that_fills_up_meanwhile(run_carbon: CarbonRunner, project: Path, flag: str) -> None:
+    """An earlier page stays whole; the other file of the run is written."""
+    (project / "page.html").write_bytes(EARLIER)
+    name = flag.removeprefix("--carbon-")
+    with (project / "test_it.py").open("a") as file:
+        file.write(f"""
+@pytest.fixture(scope="session", autouse=True)
+def full():
+    import errno
+    from pytest_carbon.host import output
+    real = output.replace_files
+    def replace_files(files, **options):
+        files = [*files]
+        if any(path.suffix == ".{name}" for path, _ in files):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(files, **options)
+    yield
+    output.replace_files = replace_files
+""")
+    run = run_carbon("--carbon-html=page.html", "--carbon-json=new.json", report=False, subprocess=True)
+    assert run.ret == 4
+    assert run.outcomes() == {"passed": 1, "failed": 1}
+    assert run.text.count("No space left on device. Make room there.") == 1
+    assert ((project / "page.html").read_bytes() == EARLIER) == (name == "html")
+    assert temporary(project) == []
+
+
+def test_a_run_that_is_killed(run_carbon: CarbonRunner, project: Path) -> None:
+    """An earlier page stays as it was, and no part of a new one is there."""
+    (project / "page.html").write_bytes(EARLIER)
+    with (project / "test_it.py").open("a") as file:
+        file.write("\ndef test_killed(carbon):\n    carbon(draw, 1.0)\n    os.kill(os.getpid(), 9)\n")
+    for name in ("page.html", "new.html"):
+        assert run_carbon(f"--carbon-html={name}", report=False, subprocess=True).ret == -9
+    assert (project / "page.html").read_bytes() == EARLIER
+    assert not (project / "new.html").exists()
+    assert temporary(project) == []
+
+
+def test_what_a_test_has_put_there(run_carbon: CarbonRunner, project: Path) -> None:
+    """Stays: it is not ours."""
+    with (project / "test_it.py").open("a") as file:
+        file.write("\ndef test_own():\n    Path('page.html').write_text('# Mine')\n")
+    run = run_carbon("--carbon-html=page.html")
+    assert (run.ret, "--carbon-html: cannot write" in run.text) == (4, True)
+    assert "page.html: this file is not ours" in run.text
+    assert (project / "page.html").read_text() == "# Mine"
+    assert run.report["exit_status"] == 1

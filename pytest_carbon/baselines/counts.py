@@ -22,34 +22,42 @@ _RESTORE = "Restore it from version control, or delete it and count anew with --
 _LARGEST = 2**63
 _FIGURES = {"flops": int, "bytes": int, "kernels": int}
 
-_CODEC = Codec(
-    readers={int: scalar("a count", lambda value: value.__class__ is int and 0 <= value < _LARGEST)}, exact=True
-)
-_figures = _CODEC.object(_FIGURES, lambda *figures: figures)
+
+def _codec(*, exact: bool) -> Codec:
+    counts = scalar("a count", lambda value: value.__class__ is int and 0 <= value < _LARGEST)
+    return Codec(readers={int: counts}, exact=exact)
 
 
-def _by_class(value: Any) -> tuple[OperatorWork, ...]:
-    classes: Mapping[str, tuple[int, int, int]] = _CODEC.read(Mapping[str, Annotated[Any, _figures]], value)
-    return tuple(OperatorWork(name, *figures) for name, figures in sorted(classes.items()))
+def _fields(codec: Codec) -> dict[str, Any]:
+    """Return the fields of the work in a line, in their order; the engine stands in the header."""
+    figures = codec.object(_FIGURES, lambda *figures: figures)
+
+    def by_class(value: Any) -> tuple[OperatorWork, ...]:
+        classes: Mapping[str, tuple[int, int, int]] = codec.read(Mapping[str, Annotated[Any, figures]], value)
+        return tuple(OperatorWork(name, *figures) for name, figures in sorted(classes.items()))
+
+    module = codec.object(
+        {"module": str, "calls": int, "rows": int, "batch": int} | _FIGURES | {"host_reads": int, "by_class": by_class},
+        ModuleWork,
+        named=True,
+        optional=("host_reads", "by_class"),
+    )
+    return _FIGURES | {
+        "host_reads": int,
+        "steps": int | None,
+        "tokens_in": int | None,
+        "tokens_out": int | None,
+        "by_class": by_class,
+        "by_module": lambda value: tuple(sorted(codec.read(tuple[Annotated[Any, module], ...], value))),
+        "reads": Mapping[str, int],
+        "unknown_ops": tuple[str, ...],
+    }
 
 
-_module = _CODEC.object(
-    {"module": str, "calls": int, "rows": int, "batch": int} | _FIGURES | {"host_reads": int, "by_class": _by_class},
-    ModuleWork,
-    named=True,
-    optional=("host_reads", "by_class"),
-)
-_WORK: dict[str, Any] = _FIGURES | {
-    "host_reads": int,
-    "steps": int | None,
-    "tokens_in": int | None,
-    "tokens_out": int | None,
-    "by_class": _by_class,
-    "by_module": lambda value: tuple(sorted(_CODEC.read(tuple[Annotated[Any, _module], ...], value))),
-    "reads": Mapping[str, int],
-    "unknown_ops": tuple[str, ...],
-}
-"""The fields of the work in a line, in their order; the engine stands in the header."""
+_CODEC = _codec(exact=True)
+_WORK = _fields(_CODEC)
+_IN_REPORTS = _codec(exact=False)
+"""A report of a later version may have more fields."""
 _A_TIME = "a UTC time such as '2026-11-22T10:00:00Z'"
 _OF_RECORD: dict[str, Any] = {
     "test": scalar(
@@ -63,7 +71,9 @@ _OF_RECORD: dict[str, Any] = {
     "versions": Mapping[str, str],
 }
 _line = _CODEC.object(_OF_RECORD | _WORK, dict, named=True)
-_work = _CODEC.object({"engine": text} | _WORK, lambda **fields: _summed(Work(**fields)), named=True)
+_work = _IN_REPORTS.object(
+    {"engine": text} | _fields(_IN_REPORTS), lambda **fields: _summed(Work(**fields)), named=True
+)
 
 
 def _summed(work: Work) -> Work:

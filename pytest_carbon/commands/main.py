@@ -17,7 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; 4 for what cannot be used."""
     given = _parser().parse_args(arguments)
     try:
-        return int(given.run(given))
+        status = int(given.run(given))
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where what goes wrong can be said
+        return status
     except CarbonError as error:
         print(f"pytest-carbon: {error}", file=sys.stderr)
         return UNUSABLE
@@ -25,11 +28,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\npytest-carbon: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `pytest-carbon doctor | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except OSError as error:  # a full disk, for one, must not look like a regression
         print(f"pytest-carbon: cannot write the output: {error.strerror or error}", file=sys.stderr)
         return UNUSABLE
+    finally:
+        _drop_unprinted()
+
+
+def _drop_unprinted() -> None:
+    """Drop what cannot be printed: Python would try again at its end, and set the exit status."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pytest_carbon.baselines import address, open_store
@@ -46,37 +46,85 @@ def add(commands: Commands) -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
-    wanted = {flag: file for flag in _OUTPUTS if (file := getattr(given, flag.lstrip("-"))) is not None}
-    if not wanted:
+    files = {flag: file for flag in _OUTPUTS if (file := getattr(given, _name(flag))) is not None}
+    if not files:
         given.parser.error(f"nothing to write; give one of {', '.join(_OUTPUTS)}")
-    _refuse_shared(wanted)
-    for flag, file in wanted.items():
-        if file != _STANDARD_OUTPUT:
-            refuse_obstacle(f"{flag}=", Path(file), _OUTPUTS[flag][0])
+    refuse_outputs([(flag, file, _OUTPUTS[flag][0]) for flag, file in files.items()])
     runs = merge([(place, jsonfile.read(Path(place).expanduser())) for place in given.reports], _history(given))
-    texts = {flag: _OUTPUTS[flag][1](runs, given) for flag in wanted}  # all of them, before the first is written
-    for flag, file in wanted.items():
-        if file == _STANDARD_OUTPUT:
-            sys.stdout.write(texts[flag])
-        else:
-            output.write(Path(file), texts[flag], _OUTPUTS[flag][0])
+    texts = {flag: _OUTPUTS[flag][1](runs, given) for flag in files}  # all of them, before the first is written
+    write_outputs([(flag, file, _OUTPUTS[flag][0], texts[flag]) for flag, file in files.items()])
     return OK
 
 
-def _refuse_shared(wanted: Mapping[str, str]) -> None:
-    places: dict[str, str] = {}
-    for flag, file in wanted.items():
-        place = file if file == _STANDARD_OUTPUT else os.path.realpath(file)
-        if place in places:
-            raise UsageProblem(f"{flag}={file}: {places[place]} writes to the same file; give each one of its own.")
-        places[place] = flag
+def _name(flag: str) -> str:
+    """Return the attribute that argparse keeps a flag's value in."""
+    return flag.lstrip("-").replace("-", "_")
+
+
+def refuse_outputs(outputs: Sequence[tuple[str, str, str]]) -> None:
+    """Refuse, before anything is read, files that cannot be written: each a flag, a file and the file's format."""
+    flags: dict[str, str] = {}
+    for flag, file, format in outputs:
+        place = os.path.realpath("/dev/stdout" if file == _STANDARD_OUTPUT else _path(file))
+        if place in flags:
+            raise UsageProblem(f"{flag}={file}: {flags[place]} writes to the same file; give each one of its own.")
+        flags[place] = flag
+        if file != _STANDARD_OUTPUT:
+            refuse_obstacle(f"{flag}=", _path(file), format)
+
+
+def write_outputs(outputs: Sequence[tuple[str, str, str, str]]) -> None:
+    """Write texts, standard output last: each a flag, a file, the file's format and the text.
+
+    One that cannot be written costs none of the others. Raises :class:`UsageProblem` for all that were not.
+    """
+    problems = []
+    for flag, file, format, text in sorted(outputs, key=lambda one: one[1] == _STANDARD_OUTPUT):
+        try:
+            if file == _STANDARD_OUTPUT:
+                _print(text)
+            else:
+                output.write(_path(file), text, format)
+        except UsageProblem as problem:
+            problems.append(f"{flag}: {problem}")
+    if problems:
+        raise UsageProblem("\n".join(problems))
+
+
+def _path(file: str) -> Path:
+    return Path(file).expanduser()
+
+
+def _print(text: str) -> None:
+    """Write to standard output: UTF-8, whatever the terminal's own encoding is, as into a file."""
+    stream = sys.stdout
+    if stream is None:
+        raise UsageProblem("standard output is closed. Give the path of a file instead of -.")
+    try:
+        stream.flush()
+        if (binary := getattr(stream, "buffer", None)) is not None:
+            binary.write(output.as_bytes(text))
+            binary.flush()
+        else:
+            stream.write(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        helps = output.remedy(error, "Give the path of a file instead of -")
+        raise UsageProblem(f"cannot write to standard output: {error.strerror or error}. {helps}.") from None
 
 
 def _history(given: argparse.Namespace) -> dict[str, dict[Key, list[Record]]]:
     """Read every record of the baselines, by machine."""
     if given.baselines is None:
         return {}
-    store = open_store(address.place(given.baselines, Path.cwd()), branch=project(given).branch)
+    place = address.place(given.baselines, Path.cwd())
+    if isinstance(place, Path) and not place.is_dir():
+        raise UsageProblem(
+            f"--baselines={given.baselines}: there is no such directory. Give the directory of the baselines, or leave"
+            " this out."
+        )
+    store = open_store(place, branch=project(given).branch)
     with store.snapshot():
         return {id: {key: list(records) for key, records in store.load(id).items()} for id in store.machines()}
 

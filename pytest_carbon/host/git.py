@@ -1,4 +1,4 @@
-"""The commit and the branch of this checkout, from git and the CI service; or why they are unknown."""
+"""The commit, the branch and the top of this checkout, from git and the CI service; or why they are unknown."""
 
 from __future__ import annotations
 
@@ -57,6 +57,18 @@ def git_state(directory: Path, *, main: str | None = None) -> GitState:
     if branch in _not_a_change(main) and branch in map(_value, _OF_CHANGE):  # a fork's main, checked out by its name
         return _from_ci(state, f"{branch} is a pull request's branch, and the name of another one", main)
     return GitState(state.commit, branch, state.dirty)
+
+
+def top_of(folder: Path) -> Path:
+    """Return the top of the repository around a folder; the folder itself where there is none.
+
+    Without git, which says nothing in a repository of another owner, as in a container.
+    """
+    folder = folder.resolve()
+    for place in (folder, *folder.parents):
+        if (place / ".git").is_file() or (place / ".git" / "HEAD").exists():  # a file: a worktree, a submodule
+            return place
+    return folder
 
 
 _OF_CHANGE = (

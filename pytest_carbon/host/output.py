@@ -95,17 +95,39 @@ def write(path: Path, text: str, format: str) -> None:
     if (why := not_ours(path, format)) is not None:
         raise UsageProblem(f"cannot write {path}: {why}.")
     try:
+        data = as_bytes(text)
         if is_replaced(path):
-            write_atomically(path.resolve(), text)
+            write_atomically(path.resolve(), data)
         elif (descriptor := _descriptor(path)) is not None:  # opened anew, it would be truncated
             with io.open(os.dup(descriptor), "wb") as stream:
-                stream.write(text.encode())
+                stream.write(data)
         else:
-            path.write_text(text, encoding="utf-8")
+            path.write_bytes(data)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         helps = remedy(error, "Give a file in a folder that this user may write to")
         raise UsageProblem(f"cannot write {path}: {reason}. {helps}.") from error
+
+
+def as_bytes(text: str) -> bytes:
+    """Encode what is written; a test's id may have bytes of a path that are no text."""
+    return text.encode(errors="backslashreplace")
+
+
+def no_file(path: Path) -> str | None:
+    """Say what a path is that cannot be read as a file; None where it can, as a pipe that is open: ``/dev/stdin``.
+
+    A pipe with a name would wait for somebody who writes, and a device may never end.
+    """
+    kind = os.stat(path).st_mode
+    if stat.S_ISREG(kind) or (_descriptor(path) is not None and not stat.S_ISCHR(kind)):
+        return None
+    names = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+    }
+    return names.get(stat.S_IFMT(kind), "a device")
 
 
 def is_replaced(path: Path) -> bool:
@@ -126,9 +148,9 @@ def _descriptor(path: Path) -> int | None:
     return None
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file, which stays whole if this process is killed; delete what killed writers left. Raises OSError."""
-    replace_files([(path, text)])
+    replace_files([(path, content)])
     for left in temporary_files(path.parent.iterdir()):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > _ABANDONED_S:

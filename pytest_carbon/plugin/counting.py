@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_carbon.host.git import top_of
 from pytest_carbon.host.machine import describe
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import now_text, time
@@ -89,9 +90,10 @@ class CountingSession:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if self._outlet is not None:
             self._outlet.select(session.items, test_id, measures)
+        top = top_of(self._config.rootpath)
         for item in session.items:
             if measures(item):
-                self._tests[test_id(item)] = Test.of(item, test_id(item))
+                self._tests[test_id(item)] = Test.of(item, test_id(item), top)
 
     def pytest_report_collectionfinish(self) -> list[str]:
         tests = counted(len(self._tests), "test")
@@ -163,7 +165,7 @@ class CountingSession:
         counted = self._gate.judge(test, self._counts(test))
         fails = any(one.verdict.effect == "fails" for one in counted)
         outcome = "failed" if fails and test.outcome == "passed" else test.outcome or ""
-        self._results[test.key] = TestResult(test.key, outcome, (), test.outcome, counted)
+        self._results[test.key] = TestResult(test.key, outcome, (), test.outcome, counted, test.file, test.line)
 
         def said() -> tuple[str, str]:
             texts = [*self._gate.said(test, counted)]

@@ -1,4 +1,4 @@
-"""A test's key in baselines: the same in every checkout, or the reason why it is not."""
+"""A test's key in baselines and the place of its definition: the same in every checkout, or why the key is not."""
 
 from __future__ import annotations
 
@@ -38,6 +38,28 @@ def module_of(path: Path, root: Path) -> str:
         if place.is_relative_to(folder):
             return place.relative_to(folder).as_posix()
     return _dotted(os.path.relpath(real, _home_of(real) or real_root))
+
+
+def place_of(item: pytest.Item, top: Path) -> tuple[str | None, int | None]:
+    """Return the file of a test's definition, relative to ``top``, and its line, from 1; None where it is outside.
+
+    A test that a class inherits from outside is where its class is.
+    """
+    root = item.config.rootpath
+    file, line, _ = item.location
+    places: list[tuple[str | os.PathLike[str], int | None]] = [(os.path.join(root, file), line)]
+    if (owner := item.getparent(pytest.Class)) is not None:
+        places.append(owner.reportinfo()[:2])
+    for path, line in (*places, (item.path, None)):
+        if (relative := _below(Path(os.path.normpath(path)), root, top)) is not None:
+            return relative, None if line is None or line < 0 else line + 1
+    return None, None
+
+
+def _below(path: Path, root: Path, top: Path) -> str | None:
+    """Return the path of a file relative to the top of the repository; links inside the root dir stay as they are."""
+    real = root.resolve() / path.relative_to(root) if path.is_relative_to(root) else path.resolve()
+    return real.relative_to(top).as_posix() if real.is_relative_to(top) and real.is_file() else None
 
 
 def why_unstable(item: pytest.Item, key: str, name: str) -> str | None:

@@ -14,7 +14,7 @@ from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate import arrays
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host import electricity, patches, worktree
-from pytest_carbon.host.git import GitState
+from pytest_carbon.host.git import GitState, top_of
 from pytest_carbon.host.machine import free_memory
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import now_text, os, time
@@ -129,9 +129,10 @@ class CarbonSession:
         self._fresh.collected()
         if self._outlet is not None:
             self._outlet.select(session.items, test_id, measures)
+        top = top_of(self._config.rootpath)
         for item in session.items:
             if measures(item):
-                test = self._tests[test_id(item)] = Test.of(item, test_id(item))
+                test = self._tests[test_id(item)] = Test.of(item, test_id(item), top)
                 self.progress.pace.add(test.key, test.weight)
 
     def pytest_report_collectionfinish(self) -> list[str]:

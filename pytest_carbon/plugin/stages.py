@@ -135,7 +135,10 @@ def with_verdicts(result: SessionResult, ran: Sequence[Test], judged: Judged) ->
     return replace(
         result,
         suite=suites.get(main.id, result.suite),
-        tests=tuple(TestResult(t.key, t.outcome or "", tuple(by_test.get(t.key, ())), t.outcome) for t in ran),
+        tests=tuple(
+            TestResult(t.key, t.outcome or "", tuple(by_test.get(t.key, ())), t.outcome, file=t.file, line=t.line)
+            for t in ran
+        ),
         others=tuple((judged.brought.machines[id], suites[id]) for id in suites if id != main.id),
         references=judged.references,
         cost_energy_j=judged.brought.cost_j,

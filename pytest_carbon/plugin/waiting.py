@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from pytest_carbon.plugin import markers
+from pytest_carbon.plugin.ids import place_of
 from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.records import Budget, Measurement
 
@@ -107,6 +109,9 @@ class Test:
     """From :func:`.ids.test_id`: tests of two installed packages may have the same node id."""
     budgets: tuple[Budget, ...] = ()
     marked: bool = False
+    file: str | None = None
+    """As in :class:`~pytest_carbon.records.TestResult`, with the line."""
+    line: int | None = None
     course: Course = Course()
     reports: list[pytest.TestReport] = field(default_factory=list)
     reports_before: list[pytest.TestReport] = field(default_factory=list)
@@ -119,9 +124,10 @@ class Test:
     """The reason of its last skip or expected failure."""
 
     @classmethod
-    def of(cls, item: pytest.Item, key: str) -> Test:
-        """Make one of a test that measures."""
-        return cls(item, key, markers.budgets_of(item), item.get_closest_marker(markers.MARKER) is not None)
+    def of(cls, item: pytest.Item, key: str, top: Path) -> Test:
+        """Make one of a test that measures; ``top``: of the repository."""
+        marked = item.get_closest_marker(markers.MARKER) is not None
+        return cls(item, key, markers.budgets_of(item), marked, *place_of(item, top))
 
     @property
     def weight(self) -> float:

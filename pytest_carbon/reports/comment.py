@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pytest_carbon.host.ci import CiRun
 from pytest_carbon.records import SessionResult, Verdict, is_estimated, label
@@ -19,6 +19,7 @@ from pytest_carbon.reports.findings import (
 )
 from pytest_carbon.reports.markdown import (
     LONGEST,
+    Align,
     Block,
     Rows,
     bullets,
@@ -70,8 +71,9 @@ def markdown(
     if parts[_MOST_PARTS:]:
         blocks.append(f"and {count(len(parts) - _MOST_PARTS)} more machines and engines")
     notes = dict.fromkeys(note for run in runs.runs for note in run.notes)
-    blocks.append(bullets(map(plain, notes)))
-    blocks.append(bullets((f"<sub>{plain(text)}</sub>" for text in _runs(runs)), rank=3))
+    blocks.append(bullets(map(plain, notes), title="Notes:"))
+    described = [f"<sub>{plain(text)}</sub>" for text in _runs(runs)]
+    blocks += described if len(described) == 1 else [bullets(described, title="Reports:", rank=3)]
     return render(name, blocks, most=most, size=size)
 
 
@@ -80,9 +82,10 @@ def markdown(
 
 def _title(runs: Runs, found: Sequence[Finding]) -> str:
     """Say the verdict and the largest change."""
+    told = [one for one in found if one.order[0] <= 2] or found  # the rest stands above the tables
     said = []
-    kinds = [(kind, [one for one in found if one.of == kind]) for kind in ("energy", "work")]
-    several = all(own for _, own in kinds)
+    kinds = [(kind, [one for one in told if one.of == kind]) for kind in ("energy", "work")]
+    several = len({one.of for one in found}) > 1
     for kind, own in kinds:
         said += [f"{kind}: {_tally(own)}" if several else _tally(own)] if own else []
     said = said or ["nothing was measured"]
@@ -90,13 +93,20 @@ def _title(runs: Runs, found: Sequence[Finding]) -> str:
     incomplete = ["incomplete"] if any(run.incomplete for run in runs.runs) else []
     unmeasured = sum(len(run.unmeasured) for run in runs.runs)
     lost = [f"{count(unmeasured)} not measured"] if unmeasured else []
-    statuses = sorted({run.exit_status for run in runs.runs if run.exit_status})
-    failed = [] if any(one.effect == "fails" for one in found) else [f"exit status {status}" for status in statuses]
+    failing = _failing(runs, found)
+    statuses = sorted({run.exit_status for run in runs.runs if run.exit_status and id(run) not in failing})
+    failed = [f"exit status {status}" for status in statuses]
     texts = [plain("; ".join([*incomplete, *moved[:3], *said, *lost, *failed]), 300)]
     if (largest := _largest(found)) is not None:
         estimated = ", estimated" if largest.estimated else ""
         texts.append(f"largest change {largest.change}{estimated}: {code(largest.entry.label, _SHOWN_TITLE)}")
     return f"### {_sign_of_all(runs, found)} Carbon: {'; '.join(texts)}"
+
+
+def _failing(runs: Runs, found: Sequence[Finding]) -> set[int]:
+    """Return the ids of the runs that a verdict fails."""
+    of_suites = {id(run) for run, _, suite in suites(runs.runs) if suite.effect == "fails"}
+    return of_suites | {id(one.entry.run) for one in found if one.effect == "fails"}
 
 
 def _largest(found: Sequence[Finding]) -> Finding | None:
@@ -133,7 +143,7 @@ def _sign(one: Finding) -> str:
 
 def _limits(runs: Runs, found: Sequence[Finding]) -> Iterator[str]:
     """Yield what makes the verdict less, or other, than its tests': incomplete runs, suites that moved, lost tests."""
-    several = len(runs.runs) > 1
+    several, failing = len(runs.runs) > 1, _failing(runs, found)
     for run, place in zip(runs.runs, _places(runs), strict=True):
         of = f"{code(place)}: " if several else ""
         if run.incomplete:
@@ -141,8 +151,8 @@ def _limits(runs: Runs, found: Sequence[Finding]) -> Iterator[str]:
                 f"{of}**incomplete**: the run was ended before it had measured and judged everything; what follows is"
                 " what it had so far"
             )
-        elif run.exit_status:
-            yield f"{of}the run ended with exit status {run.exit_status}"
+        elif run.exit_status and id(run) not in failing:
+            yield f"{of}the run ended with exit status {run.exit_status}, and no verdict is the reason"
         if failed := failed_by_itself(run):
             yield f"{of}failed by {verb_for(failed, 'itself', 'themselves')}, whatever the energy: {_named(failed)}"
         if run.against is not None:
@@ -223,8 +233,8 @@ def _tally(found: Sequence[Finding]) -> str:
 def _table(runs: Runs, own: Sequence[Finding]) -> Rows:
     places = _where_several(runs, own)
     if own[0].of == "energy":
-        return table(_ENERGY, _energy_rows(own, places), words=3)
-    return table(_WORK, _work_rows(own, places), words=3)
+        return table(_ENERGY, _energy_rows(own, places))
+    return table(_WORK, _work_rows(own, places))
 
 
 def _is_new(one: Finding) -> bool:
@@ -232,8 +242,22 @@ def _is_new(one: Finding) -> bool:
     return one.status == "new" and one.effect == "none"
 
 
-_ENERGY = ("", "per call", "status", "before", "now", "change", "detectable")
-_WORK = ("", "per call", "status", "FLOPs", "largest change")
+_ENERGY: Mapping[str, Align] = {
+    "": "middle",
+    "change": "right",  # before the names, beside which a narrow page may have no room
+    "per call": "left",
+    "before": "right",
+    "now": "right",
+    "detectable": "right",
+    "status": "left",
+}
+_WORK: Mapping[str, Align] = {
+    "": "middle",
+    "largest change": "right",
+    "per call": "left",
+    "FLOPs": "right",
+    "status": "left",
+}
 
 
 def _energy_rows(own: Iterable[Finding], places: Callable[[Finding], str]) -> Iterator[list[str]]:
@@ -246,13 +270,14 @@ def _energy_rows(own: Iterable[Finding], places: Callable[[Finding], str]) -> It
         if before is not None and now is not None:
             figures = [*comparable([before, now])]
         moved = f"**{one.change}**" if one.effect == "fails" and one.change != UNKNOWN else one.change
-        yield [_sign(one), places(one), one.status, *map(str, figures), moved, at_least(verdict.detectable_change)]
+        detectable = at_least(verdict.detectable_change)
+        yield [_sign(one), moved, places(one), *map(str, figures), detectable, one.status]
 
 
 def _work_rows(own: Iterable[Finding], places: Callable[[Finding], str]) -> Iterator[list[str]]:
     for one in own:
         moved = f"**{one.change}**" if one.effect == "fails" and one.change != UNKNOWN else one.change
-        yield [_sign(one), places(one), one.status, flops(one), moved]
+        yield [_sign(one), moved, places(one), flops(one), one.status]
 
 
 def _where_several(runs: Runs, own: Iterable[Finding]) -> Callable[[Finding], str]:

@@ -14,7 +14,7 @@ from pytest_carbon.records import Status, Verdict, label
 from pytest_carbon.reports import work_comparison
 from pytest_carbon.reports.failure import verb_for
 from pytest_carbon.reports.layout import Column, Page, Table, aligned
-from pytest_carbon.reports.markdown import Block, Rows, bullets, code, folded, plain, table
+from pytest_carbon.reports.markdown import Align, Block, Rows, bullets, code, folded, plain, table
 from pytest_carbon.reports.summary import numbers
 from pytest_carbon.reports.table import MOST_ROWS, name_of, passing, status_of
 from pytest_carbon.text import UNKNOWN, Quantity, at_least, change, comparable, count, counted, known, listing, share
@@ -201,9 +201,9 @@ def blocks(comparison: Comparison) -> Iterator[Block]:
 
 
 def _markdown_table(rows: Sequence[Row]) -> Rows:
-    titles = ["", "per call", "BASE", "HEAD", "change", "detectable"]
-    if machine := any(map(_beyond, rows)):
-        titles.insert(5, "beyond")
+    machine = any(map(_beyond, rows))
+    figures = ("BASE", "HEAD", "change", *(["beyond"] if machine else []), "detectable")
+    columns: dict[str, Align] = {"": "middle", "per call": "left", **dict.fromkeys(figures, "right")}
     lines = []
     for row in rows:
         before, after = _figures(row)
@@ -219,7 +219,7 @@ def _markdown_table(rows: Sequence[Row]) -> Rows:
                 at_least(row.verdict.detectable_change),
             ]
         )
-    return table(titles, lines)
+    return table(columns, lines)
 
 
 # --- for machines ------------------------------------------------------------------------------------

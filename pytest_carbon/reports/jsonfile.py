@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, BinaryIO, cast, get_type_hints
 
 from pytest_carbon.baselines.counts import read_work, work_form
 from pytest_carbon.baselines.format import is_time
@@ -22,7 +23,7 @@ from pytest_carbon.codec import (
     scalar,
 )
 from pytest_carbon.host import output
-from pytest_carbon.host.stdlib import json
+from pytest_carbon.host.stdlib import json, os
 from pytest_carbon.records import (
     INFORMS,
     CarbonIntensity,
@@ -41,6 +42,7 @@ from pytest_carbon.records import (
     Verdict,
 )
 from pytest_carbon.records.work import Work, WorkVerdict
+from pytest_carbon.reports.tokens import emissions_g_per_million_tokens, tokens_of
 from pytest_carbon.work.prediction import published
 
 FORMAT = "pytest-carbon/1"
@@ -82,20 +84,33 @@ def _run_form(result: SessionResult) -> dict[str, Any]:
 def _test_form(test: TestResult) -> dict[str, Any]:
     """One entry a name: a count stands beside the figures that were measured under its name."""
     counts = {counted.name: counted for counted in test.counted}
-    entries = [_pair_form(*pair) | {"work": form(counts.pop(pair[0].name, None))} for pair in test.measurements]
-    entries += [_count_form(counted) for counted in counts.values()]
+    place = {"file": test.file, "line": test.line}
+    entries = [_entry_form(*pair, counts.pop(pair[0].name, None)) | place for pair in test.measurements]
+    entries += [_count_form(counted) | place for counted in counts.values()]
     return {
         "nodeid": test.nodeid,
+        **place,
         "outcome": test.outcome,
         "functional_outcome": test.functional_outcome or test.outcome,
         "measurements": entries,
     }
 
 
+def _entry_form(measurement: Measurement, verdict: Verdict | None, counted: Counted | None) -> dict[str, Any]:
+    tokens = tokens_of(measurement, counted)
+    return {
+        **form(measurement),
+        "emissions_g_per_million_tokens": form(emissions_g_per_million_tokens(measurement, counted)),
+        "million_tokens_are": None if tokens is None else tokens[1],
+        "verdict": form(verdict),
+        "work": form(counted),
+    }
+
+
 def _count_form(counted: Counted) -> dict[str, Any]:
     """An entry of what was counted and not measured: its figures are unknown."""
-    nothing = form(Measurement(counted.name, "", task=counted.task)) | {"machine": None, "calls": None}
-    return {**nothing, "verdict": None, "work": form(counted)}
+    nothing = Measurement(counted.name, "", task=counted.task)
+    return _entry_form(nothing, None, counted) | {"machine": None, "calls": None}
 
 
 def _work_form(counted: Counted) -> dict[str, Any]:
@@ -154,8 +169,8 @@ def read(path: Path) -> SessionResult:
     Raises :class:`UsageProblem` for what is no report, cannot be trusted, or was written by a newer version.
     """
     try:
-        report = _json(path)
-        check_format(report.get("format") if isinstance(report, dict) else None, FORMAT)
+        report = _json(_content(path))
+        check_format(report.get("format"), FORMAT)
         return cast(SessionResult, _CODEC.read(SessionResult, report))
     except Missing as missing:  # reports are written whole
         raise UsageProblem(f"{path}: this report has no {missing.place.lstrip('.')}. {OTHER_VERSION}") from None
@@ -164,21 +179,70 @@ def read(path: Path) -> SessionResult:
         raise UsageProblem(f"{path}: {wrong}. {remedy}") from None
 
 
-def _json(path: Path) -> Any:
+_HEAD_BYTES = 65536
+"""A report names its format here, even if another program has sorted its keys."""
+_NAMED_FORMAT = re.compile(rb'"format"\s*:\s*"([^"\\]{1,100})"')
+_ARCHIVES = {b"PK\x03\x04": "a zip archive", b"\x1f\x8b": "a gzip archive"}
+_SHOWN = 40
+
+
+def _content(path: Path) -> bytes:
+    """Read a file, as far as it takes to see that it is no report: it may be huge, or never end."""
     try:
-        text = path.read_bytes().decode()
+        if (kind := output.no_file(path)) is not None:
+            raise Wrong(f"this is {kind}, not a file", "Give the file of a report; if it comes from a pipe, save it.")
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+            for begins, what in _ARCHIVES.items():
+                if head.startswith(begins):
+                    raise Wrong(f"this is {what}", "Unpack it, and give the report that is in it.")
+            if len(head) == _HEAD_BYTES:
+                _refuse_other(head)
+                if file.seekable() and not _ends(file):
+                    file.seek(0)
+                    lines = 1 + sum(part.count(b"\n") for part in iter(lambda: file.read(_HEAD_BYTES), b""))
+                    raise _truncated(lines)
+                file.seek(len(head)) if file.seekable() else None
+            return head + file.read()
     except OSError as error:
         raise Wrong(f"cannot be read ({error.strerror})") from None
+
+
+def _refuse_other(head: bytes) -> None:
+    """Refuse a large file by its beginning."""
+    named = _NAMED_FORMAT.search(head) if head.lstrip()[:1] == b"{" else None
+    if named is None:
+        begins = head.decode(errors="replace").strip().partition("\n")[0][:_SHOWN]
+        raise Wrong(f"not a report: it begins with {begins!r}, and names no format")
+    check_format(named[1].decode(errors="replace"), FORMAT)
+
+
+def _ends(file: BinaryIO) -> bool:
+    """Tell whether a large file ends as a report does."""
+    file.seek(-_SHOWN, os.SEEK_END)
+    return file.read().rstrip().endswith(b"}")
+
+
+def _truncated(line: int) -> Wrong:
+    return Wrong(f"the file ends in the middle of a report, in line {line}")
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    try:
+        text = content.decode()
     except UnicodeDecodeError:
         raise Wrong("not UTF-8 text, so not a report") from None
     if not text.strip():
         raise Wrong("the file is empty")
     try:
-        return parse(text, "a report")
+        report = parse(text, "a report")
     except NotJson as wrong:
         if text.startswith("{") and not text.rstrip().endswith("}"):
-            raise Wrong(f"the file ends in the middle of a report, in line {wrong.line}") from None
+            raise _truncated(wrong.line) from None
         raise
+    if not isinstance(report, dict):
+        raise must_be("an object, as a report is", report)
+    return report
 
 
 def _pair(value: Any) -> tuple[Measurement, Verdict]:
@@ -239,10 +303,18 @@ def _domain_energy(name: str, kind: Kind, source: str, *figures: float) -> Domai
     return DomainEnergy(Domain(name, kind, source), *figures)
 
 
-def _test(nodeid: str, outcome: str, own: str, entries: tuple[Any, ...]) -> TestResult:
-    measured = tuple(pair for pair, _ in entries if pair is not None)
-    counts = tuple(counted for _, counted in entries if counted is not None)
-    return TestResult(nodeid, outcome, measured, None if own == outcome else own, counts)
+def _test(
+    nodeid: str,
+    outcome: str,
+    functional_outcome: str,
+    measurements: tuple[Any, ...],
+    file: str | None = None,
+    line: int | None = None,
+) -> TestResult:
+    measured = tuple(pair for pair, _ in measurements if pair is not None)
+    counts = tuple(counted for _, counted in measurements if counted is not None)
+    own = None if functional_outcome == outcome else functional_outcome
+    return TestResult(nodeid, outcome, measured, own, counts, file, line)
 
 
 def _fields_of(record: type, **others: Any) -> dict[str, Any]:
@@ -255,6 +327,19 @@ _tolerance = scalar(
     lambda value: value is None or value is False or (is_number(value) and value >= 0),
     lambda value: float(value) if value else value,
 )
+_file = scalar(
+    "a path below the top of the repository, or null",
+    lambda value: value is None or (isinstance(value, str) and value[:1] not in ("", "/") and not _climbs(value)),
+)
+_line = scalar("a line from 1, or null", lambda value: value is None or (value.__class__ is int and value >= 1))
+
+
+def _climbs(path: str) -> bool:
+    return ".." in path.split("/")
+
+
+_ADDED = ("file", "line")
+"""Fields of a test that reports of an earlier version of this format lack."""
 _CODEC.readers |= {
     get_type_hints(Verdict)["tolerance"]: _tolerance,
     tuple[Measurement, Verdict]: _pair,
@@ -263,6 +348,19 @@ _CODEC.readers |= {
 }
 _verdict = {name: hint for name, hint in _fields_of(Verdict).items() if name != "differences"}
 _CODEC.readers[Verdict] = _CODEC.object(_verdict, Verdict, named=True)
+_CODEC.readers[TestResult] = _CODEC.object(
+    {
+        "nodeid": str,
+        "outcome": str,
+        "functional_outcome": str,
+        "measurements": tuple[_Entry, ...],
+        "file": _file,
+        "line": _line,
+    },
+    _test,
+    named=True,
+    optional=_ADDED,
+)
 for _record, _make, _hints in (
     (tuple[Machine, SuiteVerdict], lambda *both: both, {"machine": Machine, "suite": SuiteVerdict}),
     (MeasurementWarning, _warning, {"code": str, "text": str, "disqualifies": bool}),
@@ -271,11 +369,6 @@ for _record, _make, _hints in (
         DomainEnergy,
         _domain_energy,
         {"domain": str, "kind": Kind, "source": str, **_fields_of(DomainEnergy, domain=str)},
-    ),
-    (
-        TestResult,
-        _test,
-        {"nodeid": str, "outcome": str, "functional_outcome": str, "measurements": tuple[_Entry, ...]},
     ),
     (_Moved, lambda *both: both, {"module": str, "change": str}),
     (WorkVerdict, WorkVerdict, _fields_of(WorkVerdict, modules=tuple[_Moved, ...])),

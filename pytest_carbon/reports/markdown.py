@@ -7,19 +7,19 @@ reference to an issue, so what could be one of them is written as code; a backsl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pytest_carbon.reports.layout import Page
-from pytest_carbon.text import count
+from pytest_carbon.text import NBSP, count
 
 FORMAT = "pytest-carbon-markdown/1"
 NAME = "report"
 """In the marker, unless another is given."""
 LONGEST = 65_000
 """GitHub takes comments of 65,536 characters."""
-_MOST_ROWS = 200
 _LONGEST_NAME = 200
 _LONGEST_TEXT = 1_000
 _LONGEST_URL = 2_000
@@ -131,7 +131,8 @@ class Rows:
     tail: str = ""
     rank: int = 0
     """Where not all fit, the lowest get room first."""
-    most: int = _MOST_ROWS
+    most: int | None = None
+    """More are not shown, even where there is room."""
 
     def text(self, shown: int) -> str:
         """Write the first ``shown`` rows and count the rest."""
@@ -141,22 +142,38 @@ class Rows:
 
 
 Block = str | Rows
+Align = Literal["left", "middle", "right"]
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 2, rank: int = 1) -> Rows:
-    """Make a table: a sign, a name and other words to the left, the figures to the right."""
-    align = [":-:", *["---"] * (words - 1), *["--:"] * (len(titles) - words)]
-    head = f"{_cells(titles)}\n|{'|'.join(align)}|\n"
-    blanks = [""] * (len(titles) - 2)
-    return Rows([_cells(row) for row in rows], lambda more: _cells(["", more, *blanks]), head, rank=rank)
+def table(columns: Mapping[str, Align], rows: Iterable[Sequence[str]], *, rank: int = 1) -> Rows:
+    """Make a table of columns: a sign in the middle, words to the left, figures to the right and never broken."""
+    kinds = [*columns.values()]
+    name = kinds.index("left")
+    head = f"{_cells([*columns])}\n|{'|'.join(map(_RULES.__getitem__, kinds))}|\n"
+
+    def cells(row: Sequence[str]) -> str:
+        held = (cell.replace(" ", NBSP) if kind == "right" else cell for cell, kind in zip(row, kinds, strict=True))
+        return _cells([*held])
+
+    return Rows(
+        [cells(row) for row in rows],
+        lambda more: _cells([more if i == name else "" for i in range(len(kinds))]),
+        head,
+        rank=rank,
+    )
+
+
+_RULES: Mapping[Align, str] = {"left": "---", "middle": ":-:", "right": "--:"}
 
 
 def _cells(texts: Sequence[str]) -> str:
     return "".join(f"| {text} " if text else "| " for text in texts) + "|"
 
 
-def bullets(lines: Iterable[str], *, rank: int = 0, most: int = 20) -> Rows:
-    return Rows([f"- {line}" for line in lines], lambda more: f"- {more}", rank=rank, most=most)
+def bullets(lines: Iterable[str], *, title: str = "", rank: int = 0, most: int = 20) -> Rows:
+    """Make a list, under a title where it follows another list: Markdown would make one of them."""
+    head = f"{title}\n\n" if title else ""
+    return Rows([f"- {line}" for line in lines], lambda more: f"- {more}", head, rank=rank, most=most)
 
 
 def folded(summary: str, heading: str, rows: Rows) -> Rows:
@@ -186,7 +203,7 @@ def render(name: str, blocks: Iterable[Block], *, most: int = LONGEST, size: Cal
         block = held[i]
         assert isinstance(block, Rows)
         room += size(block.text(0))
-        fits = min(len(block.rows), block.most)
+        fits = min(len(block.rows), len(block.rows) if block.most is None else block.most)
         taken = size(block.text(fits))
         if taken > room:
             sizes = [size(row) + 1 for row in block.rows[:fits]]

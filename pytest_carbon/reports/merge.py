@@ -17,6 +17,7 @@ from pytest_carbon.records import (
     Verdict,
     label,
 )
+from pytest_carbon.reports.tokens import Tokens, emissions_g_per_million_tokens, tokens_of
 
 _GRAVEST = ("fails", "warns", "accepted", "none")
 
@@ -44,6 +45,18 @@ class Entry:
     def machine(self) -> str:
         """Return the id of the machine; of a count alone that of the run."""
         return self.run.machine.id if self.measurement is None else self.measurement.machine
+
+    @property
+    def tokens(self) -> tuple[float, Tokens] | None:
+        """Return the tokens of a call on text, and which they are."""
+        return None if self.measurement is None else tokens_of(self.measurement, self.counted)
+
+    @property
+    def emissions_g_per_million_tokens(self) -> float | None:
+        """Return the grams of a million of them."""
+        if self.measurement is None:
+            return None
+        return emissions_g_per_million_tokens(self.measurement, self.counted)
 
     @property
     def effect(self) -> Effect:

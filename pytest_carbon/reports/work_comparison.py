@@ -10,7 +10,7 @@ from pytest_carbon.baselines.work_comparison import WorkComparison, WorkRow
 from pytest_carbon.records import Counted, Key, TestResult, label
 from pytest_carbon.reports import work as reports
 from pytest_carbon.reports.layout import Page
-from pytest_carbon.reports.markdown import Block, bullets, code, plain, table
+from pytest_carbon.reports.markdown import Align, Block, bullets, code, plain, table
 from pytest_carbon.reports.table import MOST_ROWS
 from pytest_carbon.text import count, listing, share
 
@@ -50,7 +50,8 @@ def blocks(comparison: WorkComparison) -> Iterator[Block]:
         sign = "❌" if row.head.verdict.effect == "fails" else ""
         cells.append([sign, code(label(row.key)), row.head.verdict.status, base, head, reports.largest(row.head)])
     if cells:
-        yield table(["", "test", "verdict", "BASE", "HEAD", "change"], cells, words=3)
+        words: dict[str, Align] = {"": "middle", "test": "left", "verdict": "left"}
+        yield table({**words, "BASE": "right", "HEAD": "right", "change": "right"}, cells)
     if passes := len(rows) - len(changed):
         yield f"{count(passes)} pass"
     yield bullets(map(plain, _sentences(comparison)))

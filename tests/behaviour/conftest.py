@@ -24,6 +24,7 @@ from typing import Any
 # second time, and the others would cost most of a run's time.
 import psutil  # noqa: F401
 import pytest
+import reportschema
 import scipy.special  # noqa: F401
 from worklab import MODEL, WorkRunner
 
@@ -153,7 +154,7 @@ class CarbonRunner:
             options += [f"--carbon-json={file}"] if report else []
         run = self._pytester.runpytest_subprocess if subprocess else self._pytester.runpytest_inprocess
         result = run(*options, *args)
-        return Run(result, json.loads(file.read_text("utf-8")) if file.exists() else None)
+        return Run(result, reportschema.read(file) if file.exists() else None)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import reportschema
+
 from pytest_carbon.baselines import decide
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.commands.main import main
@@ -130,6 +132,7 @@ def measured(
 
 def write(path: str, result: SessionResult) -> Path:
     jsonfile.write(result, Path(path))
+    reportschema.read(Path(path))
     return Path(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import reportschema
 from conftest import BATTERY, QUICK, CarbonRunner, Run, slow_but
 from faults import running, wait_for
 
@@ -770,7 +770,7 @@ def test_a_package_in_development_mode(
         cwd=project.path, env=environ, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert answer.returncode == 1, answer.stdout + answer.stderr
-    report = json.loads((project.path / "report.json").read_text("utf-8"))
+    report = reportschema.read(project.path / "report.json")
     verdicts = [test["measurements"][0]["verdict"] for test in report["tests"]]
     assert [v["status"] for v in verdicts] == ["regression", "regression"]
     assert [v["change"] for v in verdicts] == pytest.approx([0.5, 0.5])

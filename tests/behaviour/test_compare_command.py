@@ -15,6 +15,7 @@ from pytest_carbon.baselines import decide
 from pytest_carbon.baselines.files import FileStore
 from pytest_carbon.records import Measurement, MeasurementWarning, SessionResult, SessionScore, Verdict
 from pytest_carbon.reports.layout import columns
+from pytest_carbon.text import NBSP
 
 SUITE = {f"tests/test_models.py::test_{name}": energy_j for name, energy_j in {"a": 1.0, "b": 2.0, "c": 0.5}.items()}
 A, B, C = SUITE
@@ -283,7 +284,7 @@ def test_the_reference_workload_in_json_and_markdown() -> None:
         "warnings": [],
     }
     assert [m["reference_change"] for m in part["measurements"]] == [pytest.approx(0.4)] * 3
-    text = carbon("compare", "base.json", "head.json", "--format=markdown").out
+    text = carbon("compare", "base.json", "head.json", "--format=markdown").out.replace(NBSP, " ")
     assert "\n\n**the machine itself is 40% up (reference workload): heat, clocks" in text
     assert "| | per call | BASE | HEAD | change | beyond | detectable |\n|:-:|---|--:|--:|--:|--:|--:|\n" in text
     assert f"| ❔ | `{A}` | 1.00 J | 1.40 J | +40.0% | +0.0% | ≥20% |" in text
@@ -629,7 +630,7 @@ def test_markdown() -> None:
     write("head.json", run("s2", SUITE | {A: 1.5, odd: 2.0}, created=LATER))
     ran = carbon("compare", "base.json", "head.json", "--format=markdown")
     assert ran.ret == 1
-    lines = ran.lines
+    lines = ran.out.replace(NBSP, " ").splitlines()
     assert lines[0] == "<!-- pytest-carbon:report -->"
     assert lines[1] == f"### ❌ Energy per call: 2 regressions, 2 pass; largest change 2.0×: {cell}"
     assert "| | per call | BASE | HEAD | change | detectable |" in lines

@@ -93,6 +93,20 @@ def test_every_status_is_explained_in_the_order_of_precedence() -> None:
     assert list(rows(page("docs/gate.md"))) == list(get_args(Status))
 
 
+def test_the_schema_of_the_docs_validates_a_report(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """As docs/report.md says; and it finds a fault."""
+    import jsonschema
+
+    pytester.makepyfile("from battery import draw\n\ndef test_it(carbon):\n    carbon(draw, 2.0)\n")
+    run_carbon()
+    program = compile(code(page("docs/report.md")), "report.md", "exec")
+    exec(program, {})
+    text = (pytester.path / "report.json").read_text("utf-8")
+    (pytester.path / "report.json").write_text(text.replace('"calls": ', '"calls": -'), "utf-8")
+    with pytest.raises(jsonschema.ValidationError):
+        exec(program, {})
+
+
 def test_the_line_for_git_is_the_one_that_works() -> None:
     """Wherever it stands."""
     for name in ("docs/gate.md", "docs/ci.md", ".gitattributes"):

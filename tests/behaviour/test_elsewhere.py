@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import reportschema
 from conftest import QUICK
 from faults import simulated_gpus
 
@@ -60,7 +60,7 @@ def measured(pytester: pytest.Pytester, bodies: Mapping[str, str], *args: str) -
     options = (*QUICK, "--carbon-meter=estimate", "--carbon-min-time=0.15", "--carbon-json=r.json")
     result = pytester.runpytest_subprocess("--carbon", *options, *args)
     result.assert_outcomes(passed=len(bodies))
-    run = json.loads((pytester.path / "r.json").read_text("utf-8"))["tests"]
+    run = reportschema.read(pytester.path / "r.json")["tests"]
     return {what: test["measurements"][0] for what, test in zip(bodies, run, strict=True)}
 
 
@@ -156,6 +156,6 @@ def test_a_gpu_that_rests(pytester: pytest.Pytester, nvml_library: Path, load_w:
     with simulated_gpus(pytester.path, nvml_library):
         result = pytester.runpytest_inprocess("--carbon", *options)
     result.assert_outcomes(passed=2)
-    for test in json.loads((pytester.path / "r.json").read_text("utf-8"))["tests"]:
+    for test in reportschema.read(pytester.path / "r.json")["tests"]:
         texts = elsewhere(test["measurements"][0])
         assert [text.startswith("gpu:0 drew ") for text in texts] == [True] * rests

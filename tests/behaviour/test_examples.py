@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reportschema
 from extras import library
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -170,7 +170,7 @@ def test_more_work_is_red_with_its_cause_and_without_a_gpu(
 
     def work() -> tuple[int, dict[str, Any]]:
         ret, text = run(pytester, "--carbon-work", f"--carbon-json={pytester.path / 'report.json'}")
-        report = json.loads((pytester.path / "report.json").read_text("utf-8"))
+        report = reportschema.read(pytester.path / "report.json")
         assert "torch 2.0.1 → " in " ".join(text.split()), text
         return ret, report["tests"][0]["measurements"][0]["work"]
 

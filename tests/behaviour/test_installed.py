@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from importlib.metadata import entry_points, metadata
+from importlib.metadata import distribution, entry_points, metadata
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 import pytest_carbon
+from pytest_carbon.reports import jsonfile
 
 
 def test_pytest_finds_it() -> None:
@@ -25,6 +28,15 @@ def test_it_says_what_it_is() -> None:
     assert facts["License-Expression"] == "MIT AND ISC"
     assert facts["Requires-Python"] == ">=3.11"
     assert (Path(pytest_carbon.__file__).parent / "py.typed").exists()
+
+
+def test_the_reports_schema_is_in_it() -> None:
+    """Where the docs say; in the wheel, too, against which these tests run."""
+    schema = json.loads(files("pytest_carbon.reports").joinpath("report.schema.json").read_text("utf-8"))
+    assert schema["properties"]["format"]["const"] == jsonfile.FORMAT
+    installed = distribution("pytest-carbon").files or []
+    editable = not any(file.name == "jsonfile.py" for file in installed)
+    assert editable or any(file.name == "report.schema.json" for file in installed)
 
 
 @pytest.mark.usefixtures("all_plugins")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reportschema
 from conftest import MACHINE, QUICK, CarbonRunner, slow_but
 from faults import STEPPED, WATCHER, is_there, records, running, simulated_gpus, wait_for
 
@@ -203,7 +203,7 @@ def test_a_job_that_is_cancelled(
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert f"ended by {number.name}" in out
     assert "2 failed" in out
-    report = json.loads((pytester.path / "report.json").read_text("utf-8"))
+    report = reportschema.read(pytester.path / "report.json")
     statuses = [m["verdict"]["status"] for t in report["tests"] for m in t["measurements"]]
     assert statuses == ["regression", "regression"]
     with pytest.raises(ProcessLookupError):

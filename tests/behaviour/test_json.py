@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import reportschema
 from conftest import MACHINE, CarbonRunner
 
 SUITE = """
@@ -198,7 +199,7 @@ def test_the_folder_is_made(run_carbon: CarbonRunner, pytester: pytest.Pytester)
     pytester.makepyfile(test_it=SUITE)
     for _ in range(2):
         run_carbon("--carbon-json=out/put/carbon.json")
-    report = json.loads((pytester.path / "out/put/carbon.json").read_text("utf-8"))
+    report = reportschema.read(pytester.path / "out/put/carbon.json")
     assert len(report["tests"]) == 6
     assert [p.name for p in (pytester.path / "out/put").iterdir()] == ["carbon.json"]
 

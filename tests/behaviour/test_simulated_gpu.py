@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reportschema
 from conftest import INTENSITY
 
 from simulation import SimulatedGpu, SimulatedNvml
@@ -54,7 +55,7 @@ def run(pytester: pytest.Pytester, sim: SimulatedNvml, *args: str, **environ: st
             "--carbon-min-time=0.5",
             *args,
         )
-    return result, json.loads((pytester.path / "r.json").read_text("utf-8"))
+    return result, reportschema.read(pytester.path / "r.json")
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reportschema
 from conftest import MACHINE, CarbonRunner
 from console import carbon
 from faults import running, wait_for
@@ -86,7 +87,7 @@ def test_a_limit_in_a_fresh_process(run_carbon: CarbonRunner, pytester: pytest.P
 
 
 def so_far(pytester: pytest.Pytester) -> Any:
-    return json.loads((pytester.path / "report.json").read_text("utf-8"))
+    return reportschema.read(pytester.path / "report.json")
 
 
 KILLED = {

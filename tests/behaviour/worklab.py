@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import reportschema
 
 if TYPE_CHECKING:
     from conftest import Run
@@ -60,7 +60,7 @@ class WorkRunner:
         run = self._pytester.runpytest_subprocess if subprocess else self._pytester.runpytest_inprocess
         options = ["--carbon-work", f"--carbon-json={file}"] if work else []
         result = run("-p", "no:randomly", *options, *args)
-        return Run(result, json.loads(file.read_text("utf-8")) if file.exists() else None)
+        return Run(result, reportschema.read(file) if file.exists() else None)
 
 
 def work_of(run: Run, test: str, name: str = "call") -> Any:

@@ -29,6 +29,7 @@ from pytest_carbon.records.work import WorkStatus, WorkVerdict
 from pytest_carbon.reports import comment
 from pytest_carbon.reports.findings import all_pass, findings
 from pytest_carbon.reports.merge import Runs, merge
+from pytest_carbon.text import NBSP
 
 REASON = "31% more energy per call than the baseline; the tolerance is 5%, and the smallest detectable change is 10%"
 
@@ -80,11 +81,11 @@ def title(*runs: SessionResult) -> str:
         (ran(measured("t.py::a")), "✅ Carbon: 1 pass"),
         (
             ran(measured("t.py::a", "regression", 0.31), measured("t.py::b", "regression", 1.31), measured("t.py::c")),
-            "❌ Carbon: 2 regressions, 1 pass; largest change 2.3×: `t.py::b`",
+            "❌ Carbon: 2 regressions; largest change 2.3×: `t.py::b`",
         ),
         (
             ran(measured("t.py::a", "regression", 0.31), measured("t.py::b", "improvement", -0.9)),
-            "❌ Carbon: 1 regression, 1 improvement; largest change +31.0%: `t.py::a`",
+            "❌ Carbon: 1 regression; largest change +31.0%: `t.py::a`",
         ),
         (
             ran(measured("t.py::a", "regression", 0.31, effect="warns")),
@@ -96,7 +97,7 @@ def title(*runs: SessionResult) -> str:
         ),
         (
             ran(measured("t.py::a", "inconclusive", 0.07), measured("t.py::b")),
-            "❔ Carbon: 1 inconclusive, 1 pass; largest change +7.0%: `t.py::a`",
+            "❔ Carbon: 1 inconclusive; largest change +7.0%: `t.py::a`",
         ),
         (ran(measured("t.py::a", "new", None)), "❔ Carbon: 1 new"),
         (ran(measured("t.py::a", "new", None), measured("t.py::b")), "✅ Carbon: 1 new, 1 pass"),
@@ -105,7 +106,7 @@ def title(*runs: SessionResult) -> str:
         (ran(counted("t.py::a", "regression", 1.0)), "❌ Carbon: 1 regression; largest change 2.0× FLOPs: `t.py::a`"),
         (
             ran(counted("t.py::a", "regression", 1.0), measured("t.py::b")),
-            "❌ Carbon: energy: 1 pass; work: 1 regression; largest change 2.0× FLOPs: `t.py::a`",
+            "❌ Carbon: work: 1 regression; largest change 2.0× FLOPs: `t.py::a`",
         ),
         (ran(measured("t.py::a"), exit_status=1), "❌ Carbon: 1 pass; exit status 1"),
         (ran(measured("t.py::a"), exit_status=None, incomplete=True), "❌ Carbon: incomplete; 1 pass"),
@@ -119,7 +120,7 @@ def title(*runs: SessionResult) -> str:
                 suite=SuiteVerdict(9, 9, 0.01, 0.07, "regression", "the whole suite is 7% up: a", effect="fails"),
                 exit_status=1,
             ),
-            "❌ Carbon: the whole suite is 7% up; 1 pass; exit status 1; largest change +7.0%: `t.py::a`",
+            "❌ Carbon: the whole suite is 7% up; 1 pass; largest change +7.0%: `t.py::a`",
         ),
         (
             ran(measured("t.py::a", "regression", 0.31, figures={"machine": "a-cpu-estimated"})),
@@ -140,7 +141,7 @@ def test_several_runs_are_one() -> None:
     third = ran(measured("t.py::a", "regression", 0.2, figures={"machine": other.id}), machine=other)
     text = written(first, second, third)
     page = check(text)
-    assert "Carbon: 3 regressions, 1 new, 1 pass; largest change +40.0%: t.py::a" in page.text
+    assert "Carbon: 3 regressions; largest change +40.0%: t.py::a" in page.text
     assert "Energy per call on a-gpu: 2 regressions, 1 new, 1 pass" in page.text
     assert "Energy per call on other-gpu: 1 regression" in page.text
     assert {"t.py::a (0.json)", "t.py::a (1.json)", "t.py::a"} <= set(page.cells)
@@ -167,7 +168,9 @@ def test_the_reason_the_cause_and_whether_to_believe_it() -> None:
 def test_what_passes_is_folded_and_what_changed_is_not() -> None:
     """New ones fold, too: they are many in a first run."""
     tests = [measured("t.py::bad", "regression", 0.31), measured("t.py::same"), measured("t.py::new", "new", None)]
-    text = written(ran(*tests, measured("t.py::gain", "improvement", -0.3), measured("t.py::eh", "inconclusive", 0.1)))
+    text = written(
+        ran(*tests, measured("t.py::gain", "improvement", -0.3), measured("t.py::eh", "inconclusive", 0.1))
+    ).replace(NBSP, " ")
     before, _, after = text.partition("<details>")
     assert "<summary>1 pass</summary>" in after
     assert "<summary>1 new: no baseline to compare with</summary>" in after
@@ -176,8 +179,8 @@ def test_what_passes_is_folded_and_what_changed_is_not() -> None:
         "gain",
         "eh",
     ]
-    assert "| ❌ | `t.py::bad` | regression | 1.00 J | 1.31 J | **+31.0%** | ≥10% |" in before
-    assert "| 💚 | `t.py::gain` | improvement | 1.000 J | 0.700 J | -30.0% | ≥10% |" in before
+    assert "| ❌ | **+31.0%** | `t.py::bad` | 1.00 J | 1.31 J | ≥10% | regression |" in before
+    assert "| 💚 | -30.0% | `t.py::gain` | 1.000 J | 0.700 J | ≥10% | improvement |" in before
 
 
 def test_what_is_not_green_is_named() -> None:
@@ -247,10 +250,10 @@ def test_5000_failures_stay_within_githubs_length(reason: str) -> None:
     text = written(
         ran(*(measured(f"tests/test_m.py::test[{i:04}]", "regression", 0.3, reason=reason) for i in range(5000)))
     )
-    assert len(text) <= 65_000
+    assert 64_700 < len(text) <= 65_000
     page = check(text)
     assert "5,000 regressions" in page.text
-    assert "and 4,800 more" in page.cells
+    assert f"and {5_000 - page.cells.count('regression'):,} more" in page.cells
     assert "and 4,980 more" in page.text
     assert "pytest-carbon baseline accept 0.json" in text
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import reportschema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -91,7 +92,9 @@ RUN = SessionResult(
     machine=HOST,
     intensity=CarbonIntensity(369.5, 1.0, "Our World in Data, Ember", 2023),
     suite=SuiteVerdict(12, 11, 0.01, 0.004),
-    tests=(TestResult("tests/test_m.py::test_x[fp16]", "failed", ((CALL, SLOWER),), "passed"),),
+    tests=(
+        TestResult("tests/test_m.py::test_x[fp16]", "failed", ((CALL, SLOWER),), "passed", (), "tests/test_m.py", 12),
+    ),
     cost_energy_j=360.0,
     commit="c0ffee",
     branch="main",
@@ -113,6 +116,7 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def written(result: SessionResult) -> dict[str, Any]:
     jsonfile.write(result, Path("report.json"))
     found: dict[str, Any] = json.loads(Path("report.json").read_text(), parse_constant=pytest.fail)
+    reportschema.check(found)
     return found
 
 
@@ -173,6 +177,8 @@ def test_a_report_has_these_keys() -> None:
         "tests": [
             {
                 "nodeid": "tests/test_m.py::test_x[fp16]",
+                "file": "tests/test_m.py",
+                "line": 12,
                 "outcome": "failed",
                 "functional_outcome": "passed",
                 "measurements": [
@@ -207,6 +213,10 @@ def test_a_report_has_these_keys() -> None:
                         "warnings": [{"code": "tail", "text": "the tail is 6% of the window", "disqualifies": False}],
                         "failure": None,
                         "task": None,
+                        "emissions_g_per_million_tokens": None,
+                        "million_tokens_are": None,
+                        "file": "tests/test_m.py",
+                        "line": 12,
                         "verdict": {
                             "status": "regression",
                             "baseline_j_per_call": 1.12,
@@ -444,8 +454,12 @@ verdicts = st.builds(
     tolerance=st.none() | st.just(False) | st.floats(0, 10),
     blind=st.booleans(),
 )
+files = st.lists(st.text(min_size=1).filter(lambda part: part != ".."), min_size=1, max_size=3).map("/".join)
 tests = st.builds(
-    TestResult, texts, st.just("failed"), some(st.tuples(measurements, verdicts)), st.none() | st.just("passed")
+    TestResult,
+    *(texts, st.just("failed"), some(st.tuples(measurements, verdicts)), st.none() | st.just("passed")),
+    file=st.none() | files.filter(lambda file: file[0] != "/" and ".." not in file.split("/")),
+    line=st.none() | st.integers(1, 10**6),
 )
 gpus = st.builds(Gpu, counts, texts, texts, maybe_number, maybe_count)
 machines = st.builds(Machine, texts, some(gpus), maybe_text, maybe_count, *[maybe_text] * 5)
@@ -478,7 +492,7 @@ def test_every_run_comes_back(tmp_path: Path, result: SessionResult) -> None:
     """Whatever texts and figures it holds, bit for bit; a parser that knows no NaN reads it, too."""
     path = tmp_path / "report.json"
     jsonfile.write(result, path)
-    json.loads(path.read_text(), parse_constant=pytest.fail)
+    reportschema.check(json.loads(path.read_text(), parse_constant=pytest.fail))
     assert jsonfile.read(path) == result
 
 
@@ -494,8 +508,16 @@ OTHER_VERSION = "Another version of pytest-carbon wrote it: use that version, or
         (lambda text: text[:9], f"the file ends in the middle of a report, in line 1. {AS_WRITTEN}"),
         (lambda text: "hello", f"not JSON (Expecting value, column 1). {AS_WRITTEN}"),
         (lambda text: text + "{}", f"more than one JSON value (line 4, column 1). {AS_WRITTEN}"),
-        (lambda text: "[" * 100_000, f"not JSON of a report (nested too deeply). {AS_WRITTEN}"),
-        (lambda text: "[]", f"the format is None, not 'pytest-carbon/1'. {AS_WRITTEN}"),
+        (
+            lambda text: '{"format": "pytest-carbon/1", "x": ' + "[" * 100_000 + "}",
+            f"not JSON of a report (nested too deeply). {AS_WRITTEN}",
+        ),
+        (
+            lambda text: "[" * 100_000,
+            f"not a report: it begins with '{'[' * 40}', and names no format. {AS_WRITTEN}",
+        ),
+        (lambda text: "[]", f"it must be an object, as a report is, not []. {AS_WRITTEN}"),
+        (lambda text: "7", f"it must be an object, as a report is, not 7. {AS_WRITTEN}"),
         (lambda text: "{}", f"the format is None, not 'pytest-carbon/1'. {AS_WRITTEN}"),
         (lambda text: '{"format": "pytest-carbon/1"}', f"this report has no session. {OTHER_VERSION}"),
         (
@@ -564,6 +586,20 @@ OTHER_VERSION = "Another version of pytest-carbon wrote it: use that version, or
             lambda text: text.replace('"calls": 240', '"calls": -1'),
             f"tests[0].measurements[0].calls must be a count, not -1. {AS_WRITTEN}",
         ),
+        *(
+            (
+                lambda text, wrong=wrong: text.replace('"file": "tests/test_m.py"', f'"file": {wrong}'),
+                f"tests[0].file must be a path below the top of the repository, or null, not {wrong}. {AS_WRITTEN}",
+            )
+            for wrong in ('"/etc/passwd"', '"../x.py"', '"a/../../x.py"', '""', "7")
+        ),
+        *(
+            (
+                lambda text, wrong=wrong: text.replace('"line": 12', f'"line": {wrong}'),
+                f"tests[0].line must be a line from 1, or null, not {wrong}. {AS_WRITTEN}",
+            )
+            for wrong in ("0", "-1", "1.5", "true", '"12"')
+        ),
         (
             lambda text: text.replace("10:00:00Z", "10:00"),
             f"created must be a UTC time such as '2026-11-22T10:00:00Z', not \"2026-11-22T10:00\". {AS_WRITTEN}",
@@ -602,14 +638,6 @@ def test_a_report_that_is_not_there_is_said() -> None:
     with pytest.raises(UsageProblem) as error:
         jsonfile.read(Path("image.png"))
     assert message(error) == f"image.png: not UTF-8 text, so not a report. {AS_WRITTEN}"
-
-
-def test_keys_of_a_later_version_are_no_fault() -> None:
-    """Within one format, what this version does not know is passed over."""
-    written(RUN)
-    text = Path("report.json").read_text()
-    Path("report.json").write_text(text.replace('"task": null', '"task": null, "tokens": 7'))
-    assert jsonfile.read(Path("report.json")) == RUN
 
 
 # --- accepting -----------------------------------------------------------------------------------

@@ -96,6 +96,7 @@ def test_other_addresses_are_refused(url: str) -> None:
         markdown.web_address(url)
 
 
+COLUMNS: dict[str, markdown.Align] = {"": "middle", "a": "left", "b": "right"}
 ROWS = st.lists(st.integers(1, 80).map(lambda n: ["", "x" * n, "1"]), max_size=60)
 
 
@@ -104,7 +105,7 @@ def test_what_is_too_long_is_cut_at_a_row(tables: list[list[list[str]]], most: i
     """It stays within the length, no table or fold is left open, and all rows are shown or counted."""
     blocks: list[markdown.Block] = ["### ü title"]
     for rows in tables:
-        table = markdown.table(["", "a", "b"], rows)
+        table = markdown.table(COLUMNS, rows)
         blocks.append(markdown.folded("ü", "", table) if len(rows) % 2 else table)
 
     def size(text: str) -> int:
@@ -123,7 +124,7 @@ def test_what_is_too_long_is_cut_at_a_row(tables: list[list[list[str]]], most: i
 def test_what_matters_more_gets_room_first() -> None:
     """A fold gives way to a table, and a table to the sentences about it."""
     rows = [["", "x" * 50, "1"]] * 100
-    table = markdown.table(["", "a", "b"], rows)
+    table = markdown.table(COLUMNS, rows)
     blocks = [markdown.folded("passes", "", table), table, markdown.bullets(["because " + "y" * 50] * 10)]
     text = markdown.render("x", blocks, most=4_000)
     assert text.count("because") == 10

@@ -1,0 +1,212 @@
+"""``pytest-carbon report``: what it reads, where it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from console import carbon, run, write
+
+from pytest_carbon.commands.report import refuse_outputs, write_outputs
+from pytest_carbon.records import UsageProblem
+
+TEXT = "<!-- pytest-carbon:test -->\none line\n"
+FORMAT = "pytest-carbon-markdown/1"
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def says(error: pytest.ExceptionInfo[UsageProblem]) -> str:
+    return str(error.value)
+
+
+def outputs(*files: str) -> list[tuple[str, str, str, str]]:
+    return [(f"--{number}", file, FORMAT, TEXT) for number, file in enumerate(files)]
+
+
+def refuse(*files: str) -> None:
+    refuse_outputs([one[:3] for one in outputs(*files)])
+
+
+# --- where it writes -----------------------------------------------------------------------------
+
+
+def test_each_output_is_written_whole(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Into new folders, over what an earlier run wrote, and to standard output; there it is UTF-8, too."""
+    Path("old.md").write_text("<!-- pytest-carbon:other -->\n" + "x" * 1000)
+    refuse("new/page.md", "old.md", "-")
+    write_outputs([*outputs("new/page.md", "old.md"), ("--2", "-", FORMAT, "é \udcff\n")])
+    assert Path("new/page.md").read_text() == Path("old.md").read_text() == TEXT
+    assert capfdbinary.readouterr().out == "é \\udcff\n".encode()
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["a.md", "./a.md", "{here}/a.md", "link.md", "folder/../a.md"],
+    ids=["same", "dot", "absolute", "link", "up"],
+)
+def test_two_outputs_to_one_file_are_refused(tmp_path: Path, other: str) -> None:
+    """However they name it: the second would replace the first."""
+    Path("link.md").symlink_to("a.md")
+    other = other.format(here=tmp_path)
+    with pytest.raises(UsageProblem) as error:
+        refuse("a.md", other)
+    assert says(error) == f"--1={other}: --0 writes to the same file; give each one of its own."
+
+
+def test_two_outputs_to_standard_output_are_refused() -> None:
+    for files in (("-", "-"), ("-", "/dev/stdout")):
+        with pytest.raises(UsageProblem, match="--0 writes to the same file"):
+            refuse(*files)
+
+
+def test_an_obstacle_is_said_before_anything_is_read() -> None:
+    """A directory, another program's file, a folder that is a file: none of them is touched."""
+    Path("folder").mkdir()
+    Path("mine.md").write_text("# Mine\n")
+    for file, why in (
+        ("folder", "this is a directory; write the path of a file"),
+        ("mine.md", "this file is not ours, so it is not overwritten: it begins with '# Mine'"),
+        ("mine.md/page.md", "Not a directory"),
+    ):
+        with pytest.raises(UsageProblem) as error:
+            refuse("fine.md", file)
+        assert says(error).startswith(f"--1={file}: {why}")
+    assert Path("mine.md").read_text() == "# Mine\n"
+    assert not Path("fine.md").exists()
+
+
+def test_an_output_that_fails_costs_none_of_the_others() -> None:
+    """What has come between since it was checked: each is said once, and there is no half file."""
+    Path("folder").mkdir()
+    Path("mine.md").write_text("# Mine\n")
+    with pytest.raises(UsageProblem) as error:
+        write_outputs(outputs("a.md", "folder", "/dev/full", "mine.md", "b.md"))
+    assert says(error).splitlines() == [
+        "--1: cannot write folder: this is a directory; write the path of a file.",
+        "--2: cannot write /dev/full: No space left on device. Make room there.",
+        "--3: cannot write mine.md: this file is not ours, so it is not overwritten: it begins with '# Mine', not with"
+        " the format pytest-carbon-markdown/1; write another path, or delete the file.",
+    ]
+    assert Path("a.md").read_text() == Path("b.md").read_text() == TEXT
+    assert {path.name for path in Path().iterdir()} == {"a.md", "b.md", "folder", "mine.md"}
+
+
+PRINTS = "from pytest_carbon.commands.report import write_outputs\nfrom pytest_carbon.commands import main\n"
+PRINTS += """
+import argparse
+def parser():
+    made = argparse.ArgumentParser()
+    texts = [("--x", "-", "", "line\\n" * LINES), ("--y", "y.md", "x/1", "")]
+    made.set_defaults(run=lambda given: write_outputs(texts) or 0)
+    return made
+main._parser = parser
+import sys
+sys.exit(main.main([]))
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 100_000], ids=["a line", "500 kB"])
+@pytest.mark.parametrize(
+    ("redirect", "status", "said"),
+    [
+        ("| true", 0, ""),
+        ("> /dev/full", 4, "--x: cannot write to standard output: No space left on device. Make room there."),
+        (">&-", 4, "--x: standard output is closed. Give the path of a file instead of -."),
+    ],
+    ids=["a reader that stops", "a full disk", "closed"],
+)
+def test_standard_output_that_takes_nothing(lines: int, redirect: str, status: int, said: str) -> None:
+    """A reader such as head has what it wants; the rest is said once, and the files are there."""
+    Path("prints.py").write_text(PRINTS.replace("LINES", str(lines)))
+    # the reader of the pipe is gone before anything is written
+    command = f"{shlex.quote(sys.executable)} prints.py {redirect}"
+    if redirect == "| true":
+        command = f"(sleep 0.5; exec {command.partition(' | ')[0]}) | true; exit ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == status, ran.stderr
+    assert ran.stderr == (f"pytest-carbon: {said}\n" if said else "")
+    assert Path("y.md").read_text() == ""
+
+
+# --- what it reads -------------------------------------------------------------------------------
+
+ANY = next(iter(re.findall(r"--(?:html|markdown|openmetrics)\b", carbon("report", "--help").out)), None)
+"""An output that this version has."""
+
+
+def report(*reports: str) -> tuple[int, str]:
+    """Exit status and message, for reports that are refused."""
+    ran = carbon("report", *reports, *([f"{ANY}=out.txt"] if ANY else []))
+    assert ran.out == ""
+    assert not Path("out.txt").exists()
+    return ran.ret, ran.err.removeprefix("pytest-carbon: ").strip()
+
+
+@pytest.mark.skipif(ANY is None, reason="there is no output yet")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: None, "r.json: cannot be read (No such file or directory). Give the file that"),
+        (lambda: Path("r.json").mkdir(), "r.json: this is a directory, not a file. Give the file of a report"),
+        (lambda: os.mkfifo("r.json"), "r.json: this is a named pipe, not a file. Give the file of a report"),
+        (lambda: Path("r.json").write_text(""), "r.json: the file is empty. Give the file that"),
+        (lambda: Path("r.json").write_text("[1]"), "r.json: it must be an object, as a report is, not [1]."),
+        (lambda: Path("r.json").write_text('{"format": "pytest-carbon/2"}'), "r.json: written in the format"),
+        (lambda: Path("r.json").write_text('{"format": "pytest-carbon/1"'), "r.json: the file ends in the middle of a"),
+        (lambda: Path("r.json").write_bytes(b"\xff\xfe{\0}\0"), "r.json: not UTF-8 text, so not a report."),
+    ],
+    ids=["missing", "directory", "pipe", "empty", "list", "newer", "cut", "UTF-16"],
+)
+def test_what_is_no_report_is_refused(make: Callable[[], object], message: str) -> None:
+    """By name, with the remedy; nothing is written."""
+    write("fine.json", run("1", {"t.py::t": 1.0}))
+    make()
+    status, said = report("fine.json", "r.json")
+    assert (status, said[: len(message)]) == (4, message)
+
+
+@pytest.mark.skipif(ANY is None, reason="there is no output yet")
+def test_a_run_that_is_given_twice_is_refused() -> None:
+    write("a.json", run("1", {"t.py::t": 1.0}))
+    write("b.json", replace(run("1", {"t.py::t": 1.0}), incomplete=True, exit_status=None))
+    assert report("a.json", "b.json") == (4, "b.json: the same run as a.json (session 1). Give each report once.")
+
+
+@pytest.mark.skipif(ANY is None, reason="there is no output yet")
+def test_baselines_that_are_not_there_are_refused() -> None:
+    """A history that is empty for a mistyped name would look like one."""
+    write("a.json", run("1", {"t.py::t": 1.0}))
+    status, said = report("a.json", "--baselines=nowhere")
+    assert (status, said[:54]) == (4, "--baselines=nowhere: there is no such directory. Give ")
+
+
+@pytest.mark.skipif(ANY is None, reason="there is no output yet")
+def test_500_mb_that_are_no_report_are_refused_with_little_memory() -> None:
+    """Measured in a process of its own: less than a tenth of the file."""
+    with Path("large.json").open("wb") as file:
+        file.write(b'{"loss": 0.1}\n' * 10_000)
+        file.truncate(500_000_000)
+    command = [sys.executable, "-m", "pytest_carbon", "report", "large.json", f"{ANY}=out.txt"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (4, "")
+    assert "large.json: not a report: it begins with " in ran.stderr
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < max(before + 1, 200_000)  # kB
+
+
+def test_without_an_output_it_says_which_there_are() -> None:
+    write("a.json", run("1", {"t.py::t": 1.0}))
+    ran = carbon("report", "a.json")
+    assert (ran.ret, "nothing to write; give one of" in ran.err) == (2, True)

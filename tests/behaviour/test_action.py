@@ -132,6 +132,17 @@ def test_the_exit_status_is_pytests(project: Project, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
+def test_the_page_is_uploaded_and_the_comment_links_to_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file that the browser opens; the report beside it has the Markdown."""
+    monkeypatch.setenv("COST", "6")
+    assert project.act(html="true") is None
+    assert project.uploads == {"carbon.html": ["carbon.html"], "carbon": ["carbon.json", "carbon.md"]}
+    assert f"](<{PAGE}>)" in project.body
+    page = (project.temp / "pytest-carbon/carbon/carbon.html").read_text("utf-8")
+    assert "gh run download 42 --name=carbon --dir=carbon-run" in page
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_refused_comment_is_a_warning(project: Project, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     """Green stays green, as on a pull request from a fork."""

@@ -101,7 +101,11 @@ def evaluate(text: str, context: Context) -> Any:
 
 def expand(text: object, context: Context) -> str:
     """Resolve the expressions in a text."""
-    return re.sub(r"\$\{\{(.*?)\}\}", lambda match: str(evaluate(match[1], context)), str(text))
+    return re.sub(r"\$\{\{(.*?)\}\}", lambda match: _text(evaluate(match[1], context)), _text(text))
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @dataclass

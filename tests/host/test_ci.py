@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from pytest_carbon.host.ci import ci_run, service_of
+from pytest_carbon.host.ci import SERVICES, ci_run, service_of
 
 GITHUB = {
     "GITHUB_ACTIONS": "true",
@@ -112,3 +114,13 @@ def test_elsewhere_there_is_no_service(environ: dict[str, str]) -> None:
     """CI is all that is known of others."""
     assert ci_run(environ) is None
     assert service_of(environ) == ("CI" if "CI" in environ else None)
+
+
+def test_the_docs_name_each_service() -> None:
+    """And have the row of each whose command is known."""
+    page = (Path(__file__).parents[2] / "docs/ci.md").read_text("utf-8")
+    rows = {line.split(" | ")[0].strip("| "): line for line in page.splitlines() if line.startswith("| ")}
+    for run in SERVICES.values():
+        assert run.service in page
+        if run.download:
+            assert run.download[0] in rows[run.service]

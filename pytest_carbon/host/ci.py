@@ -49,7 +49,7 @@ def ci_run(environ: Mapping[str, str]) -> CiRun | None:
     ``carbon`` has ``carbon.json``.
     """
     for variable, run in SERVICES.items():
-        if environ.get(variable, "").lower() not in _OFF:
+        if not _off(environ.get(variable, "")):
             page = _filled(run.page, environ)
             page = page and page.replace(" ", "%20")
             top, *words = (_filled(word, environ) for word in (run.top, *run.download))
@@ -64,7 +64,17 @@ def service_of(environ: Mapping[str, str]) -> str | None:
     run = ci_run(environ)
     if run is not None:
         return run.service
-    return None if environ.get("CI", "").lower() in _OFF else "CI"
+    return None if _off(environ.get("CI", "")) else "CI"
+
+
+def in_ci(environ: Mapping[str, str]) -> bool:
+    """Tell whether this is CI: as ``CI`` says, which Azure Pipelines and Jenkins do not set, else by the service."""
+    given = environ.get("CI")
+    return service_of(environ) is not None if given is None else not _off(given)
+
+
+def _off(value: str) -> bool:
+    return value.strip().lower() in ("", "0", "false", "no", "off")
 
 
 def _filled(text: str | None, environ: Mapping[str, str]) -> str | None:
@@ -75,7 +85,6 @@ def _filled(text: str | None, environ: Mapping[str, str]) -> str | None:
     return _VARIABLE.sub(lambda match: environ[match[1]], text)
 
 
-_OFF = ("", "0", "false")
 _VARIABLE = re.compile(r"\$\{?([A-Z_]+)\}?")
 _GITHUB_RUN = "$GITHUB_SERVER_URL/$GITHUB_REPOSITORY/actions/runs/$GITHUB_RUN_ID"
 SERVICES: Mapping[str, CiRun] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_carbon.host.ci import SERVICES, ci_run, service_of
+from pytest_carbon.host.ci import SERVICES, ci_run, in_ci, service_of
 
 GITHUB = {
     "GITHUB_ACTIONS": "true",
@@ -114,6 +114,22 @@ def test_elsewhere_there_is_no_service(environ: dict[str, str]) -> None:
     """CI is all that is known of others."""
     assert ci_run(environ) is None
     assert service_of(environ) == ("CI" if "CI" in environ else None)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, False),
+        ({"CI": "true"}, True),
+        ({"CI": "no"}, False),
+        ({"TF_BUILD": "True"}, True),
+        ({"JENKINS_URL": "https://ci.example/"}, True),
+        ({"CI": "false", **GITHUB}, False),
+    ],
+)
+def test_azure_and_jenkins_are_ci_though_they_do_not_set_it(environ: dict[str, str], expected: bool) -> None:
+    """Where CI is set, it decides."""
+    assert in_ci(environ) is expected
 
 
 def test_the_docs_name_each_service() -> None:

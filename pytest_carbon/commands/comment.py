@@ -63,27 +63,28 @@ def _tell(github: GitHub, event: Mapping[str, Any], name: str, text: str, *, gre
         return
     author = github.author()
     for number in pulls:
-        own = (
+        own = [
             one
             for one in github.comments(number)
             if one.author == author and one.body.partition("\n")[0].strip() == markdown.marker(name)
-        )
-        before = next(own, None)
-        if before is None and green:
+        ]
+        for one in own:  # more than one, where two runs began theirs at once: none of them may stay red
+            github.update(one, text)
+        if own:
+            yield f"Updated the comment on pull request {number}."
+        elif green:
             yield f"Everything passes: pull request {number} needs no comment."
-        elif before is None:
+        else:
             github.create(number, text)
             yield f"Commented on pull request {number}."
-        else:
-            github.update(before, text)
-            yield f"Updated the comment on pull request {number}."
 
 
 def _pulls(github: GitHub, event: Mapping[str, Any]) -> list[int]:
     """Return the pull requests of this run, by what GitHub says of it, not by what it has written."""
     try:
         if "pull_request" in event:
-            return [int(event["pull_request"]["number"])]
+            number, commit = int(event["pull_request"]["number"]), event["pull_request"]["head"]["sha"]
+            return [number] if github.head_of(number) == commit else []  # else a newer run has more to say
         if "workflow_run" in event:
             run = event["workflow_run"]
             head = f"{run['head_repository']['owner']['login']}:{run['head_branch']}"

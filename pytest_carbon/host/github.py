@@ -75,6 +75,11 @@ class GitHub:
     def update(self, comment: Comment, body: str) -> None:
         self._ask("PATCH", f"/repos/{self.repository}/issues/comments/{comment.id}", {"body": body})
 
+    def head_of(self, number: int) -> str:
+        """Return the last commit of a pull request."""
+        answer = self._ask("GET", f"/repos/{self.repository}/pulls/{number}")
+        return str(_field(_field(answer, "head"), "sha"))
+
     def pulls_of(self, head: str, commit: str) -> list[int]:
         """Return the open pull requests of a branch (``owner:branch``) whose last commit is this one."""
         pulls = self._pages(f"/repos/{self.repository}/pulls", {"state": "open", "head": head})

@@ -67,6 +67,9 @@ class Github:
                 return 403, {"message": "Must have admin rights to Repository."}
             comment["body"] = sent["body"]
             return 200, comment
+        if match := re.fullmatch(rf"/repos/{REPOSITORY}/pulls/(\d+)", path):
+            named = [one for one in self.pulls if one["number"] == int(match[1])]
+            return (200, named[0]) if named else (404, {"message": "Not Found"})
         if path == f"/repos/{REPOSITORY}/pulls":
             if method == "POST":
                 self.pull(len(self.pulls) + 1, f"owner:{sent['head']}", "unknown")

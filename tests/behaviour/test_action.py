@@ -83,8 +83,9 @@ def project(run_carbon: CarbonRunner, pytester: pytest.Pytester, tmp_path: Path)
     programs.mkdir()
     (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (programs / "python").chmod(0o755)
-    (temp / "event.json").write_text(json.dumps({"pull_request": {"number": 7}}))
+    (temp / "event.json").write_text(json.dumps({"pull_request": {"number": 7, "head": {"sha": "abc"}}}))
     with serving() as github:
+        github.pull(7, "owner:dearer", "abc")
         yield Project(pytester.path, temp, github, {})
 
 

@@ -34,7 +34,8 @@ def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Github]:
             "no_proxy": "127.0.0.1",
         }.items():
             monkeypatch.setenv(name, value)
-        event(pull_request={"number": 7})
+        event(pull_request={"number": 7, "head": {"sha": "abc"}})
+        github.pull(7, "owner:dearer", "abc")
         yield github
 
 
@@ -109,6 +110,22 @@ def test_a_token_of_a_user_updates_that_users_comment(github: Github) -> None:
     own = github.comment(7, f"{MARKER}\nwith its own token", "carbon-bot")
     assert comment(red()).out == "Updated the comment on pull request 7.\n"
     assert "+40.0%" in own["body"]
+
+
+def test_two_comments_of_two_runs_at_once_both_become_green(github: Github) -> None:
+    """Each found none and began one; from then on they say the same."""
+    for _ in range(2):
+        github.comment(7, f"{MARKER}\nred")
+    assert comment(green()).out == "Updated the comment on pull request 7.\n"
+    assert ["✅" in one["body"] for one in github.comments[7]] == [True, True]
+
+
+def test_an_older_run_that_ends_later_says_nothing(github: Github) -> None:
+    """The pull request has new commits, whose run comments."""
+    github.pulls[0]["head"]["sha"] = "newer"
+    ran = comment(red())
+    assert (ran.ret, github.writes) == (0, [])
+    assert "it has new commits: no comment was written" in ran.out
 
 
 def test_a_comment_on_the_second_page_is_found(github: Github) -> None:
@@ -204,7 +221,7 @@ def followed(sha: str = "abc", branch: str = "main", **changes: object) -> None:
 def test_the_comment_on_a_pull_request_from_a_fork(github: Github) -> None:
     """By the run's own branch and commit, as GitHub has them; from the artefact of that run."""
     followed(branch="what&head=owner:main")
-    github.pull(7, "owner:main", "abc")
+    github.pull(5, "owner:main", "abc")
     github.pull(8, "stranger:what&head=owner:main", "abc")
     github.pull(9, "stranger:what&head=owner:main", "abc", "closed")
     github.pull(10, "stranger:another", "abc")
@@ -234,7 +251,7 @@ def test_a_fork_that_is_gone_has_no_comment(github: Github, run_of: dict[str, No
 @pytest.mark.parametrize("number", ["7; rm -rf /", None, "../../other/issues/1", {}])
 def test_a_number_that_is_none_is_refused(github: Github, number: object) -> None:
     """It would become part of an address."""
-    event(pull_request={"number": number})
+    event(pull_request={"number": number, "head": {"sha": "abc"}})
     ran = comment(red())
     assert (ran.ret, github.writes) == (4, [])
     assert "GITHUB_EVENT_PATH: the event does not name its pull request" in ran.err

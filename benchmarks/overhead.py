@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from itertools import repeat
 from pathlib import Path
@@ -108,7 +108,7 @@ def start_up(runs: int) -> dict[str, dict[str, float]]:
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in arguments}
         for number in range(runs + 1):
             for name in random.sample(list(arguments), len(arguments)):
-                seconds = cpu_and_wall_s([f"-pno:{blocked}" for blocked in arguments[name]], folder)
+                seconds = _pytest([f"-pno:{blocked}" for blocked in arguments[name]], folder)
                 if number:  # the first compiles
                     taken[name].append(seconds)
     bare = taken.pop("")
@@ -121,8 +121,8 @@ def start_up(runs: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def cpu_and_wall_s(flags: Sequence[str], folder: str, environ: Mapping[str, str] = {}) -> tuple[float, float]:
-    """CPU and wall seconds of a run of pytest in ``tests``, an empty folder of this one."""
+def _pytest(flags: list[str], folder: str) -> tuple[float, float]:
+    """CPU and wall seconds of a run in an empty folder."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start_s = time.perf_counter()
     done = subprocess.run(
@@ -131,7 +131,6 @@ def cpu_and_wall_s(flags: Sequence[str], folder: str, environ: Mapping[str, str]
         env={
             **{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
             "PYTHONPYCACHEPREFIX": f"{folder}/compiled",
-            **environ,
         },
         cwd=f"{folder}/tests",
         capture_output=True,

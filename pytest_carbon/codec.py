@@ -106,7 +106,9 @@ def check_format(written: object, ours: str) -> None:
     kind = ours.rpartition("/")[0]
     if isinstance(written, str) and written.startswith(f"{kind}/"):
         raise Wrong(f"written in the format {written!r}, and this version reads {ours!r}", OTHER_VERSION)
-    raise Wrong(f"the format is {written!r}, not {ours!r}")
+    raise Wrong(
+        f"it names no format, and must name {ours!r}" if written is None else f"the format is {written!r}, not {ours!r}"
+    )
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -14,6 +14,7 @@ from typing import Any
 REMEDY = "apt-get install chromium chromium-driver"
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
 _WIDTH, _HEIGHT = 1280, 900
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _OWN = ("data:", "about:")
 """Addresses that ask nobody for anything."""
 _FLAGS = (
@@ -37,8 +38,13 @@ def why_not() -> str | None:
         import selenium  # noqa: F401
     except ImportError as error:
         return f"the tests of pages need selenium ({error}): pip install -e '.[test]'"
-    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    missing = [names[0] for names in (_BROWSERS, ("chromedriver",)) if _found(*names) is None]
     return f"the tests of pages need {' and '.join(missing)}: {REMEDY}" if missing else None
+
+
+def _found(*names: str) -> str | None:
+    """The first of these programs that is installed."""
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 @contextmanager
@@ -47,11 +53,11 @@ def chromium() -> Iterator[Any]:
     from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
     options = ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
+    options.binary_location = _found(*_BROWSERS) or ""
     for flag in (*_FLAGS, f"--window-size={_WIDTH},{_HEIGHT}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = Chrome(options, ChromeService(shutil.which("chromedriver")))
+    driver = Chrome(options, ChromeService(_found("chromedriver")))
     try:
         driver.set_page_load_timeout(60)
         driver.set_script_timeout(60)
@@ -91,7 +97,7 @@ class Browser:
         return self.driver.execute_script(script, *args)
 
     def js_async(self, script: str, *args: Any) -> Any:
-        """The same, where the script passes its result to its last argument."""
+        """The same, where the script passes its result to its last argument; not where scripts are off."""
         return self.driver.execute_async_script(script, *args)
 
     def one(self, css: str) -> Any:
@@ -174,6 +180,7 @@ class Browser:
 
     def axe(self, within: str = "", impacts: Sequence[str] = ("serious", "critical")) -> list[str]:
         """What axe-core finds, each with its rule and the first elements that break it."""
+        self.scripts(True)  # its own; those of a page that was opened without them stay out
         self.js(_axe())
         result = self.js_async(
             "const done = arguments[1];"

@@ -91,21 +91,25 @@ def measured(
 
 def counts(
     status: WorkStatus = "regression",
-    flops: int = 40_532_000_000,
+    flops: int = 40_500_000_000,
     change: float = 14.8,
     *,
     name: str = "call",
     reason: str | None = None,
 ) -> Counted:
     """Counted work in which the KV cache is not used."""
-    gemm = (OperatorWork("gemm float32", flops - 3_000_000, 1_500_000_000, 1160),)
-    modules = (
-        ModuleWork("transformer.h.*.mlp", 16, 8192, 16, flops * 2 // 3, 900_000_000, 600, 0, gemm),
-        ModuleWork("transformer.h.*.attn", 16, 8192, 16, flops // 4, 500_000_000, 480, 0, gemm),
-        ModuleWork("lm_head", 16, 8192, 16, flops // 13, 90_000_000, 80, 0, gemm),
-        ModuleWork("", 1, 512, 1, 1_000_000, 10_000_000, 40, 30, ()),
+    parts = (
+        ("transformer.h.*.mlp", 0.67, 900, 600),
+        ("transformer.h.*.attn", 0.25, 500, 480),
+        ("lm_head", 0.08, 90, 80),
     )
-    work = builders.work(flops, 1200, 30, by_module=modules, by_class=gemm, steps=16, tokens_out=16)
+    modules = [
+        ModuleWork(name, 16, 8192, 16, 0, 0, 0, 0, (OperatorWork("gemm float32", round(flops * part), mb * 10**6, n),))
+        for name, part, mb, n in parts
+    ]
+    copies = (OperatorWork("copy float32", 0, 10_000_000, 40),)
+    modules.append(ModuleWork("", 1, 512, 1, 0, 0, 0, 30, copies))
+    work = builders.summed(modules, steps=16, tokens_out=16, reads={"item": 30})
     cause = (
         "15.8× the FLOPs: transformer.h.*.mlp, 16 calls, each over 512 tokens instead of 1; tokens unchanged: the KV"
         " cache is not used"
@@ -301,9 +305,9 @@ def hostile() -> Runs:
         tests.append(
             measured(test, "regression", 2.0, 1.0, reason=f"{name} is why", warnings=(warning,), name=name[:700])
         )
-        module = ModuleWork(name, 1, 1, 1, 100, 100, 1, 0, (OperatorWork(f"{name} float32", 100, 100, 1),))
+        module = ModuleWork(name, 1, 1, 1, 0, 0, 0, 0, (OperatorWork(f"{name} float32", 100, 100, 1),))
         verdict = WorkVerdict("regression", name, {"flops": 1.0}, name, ((name, name),), (name,), (name,), "fails")
-        work = builders.work(100, 1, by_module=(module,), by_class=module.by_class, unknown_ops=(name,))
+        work = builders.summed([module], unknown_ops=(name,))
         tests.append(TestResult(f"{test}-{number}", "failed", (), "passed", (Counted("call", work, verdict),), name, 1))
     machine = replace(H100, gpus=(Gpu(0, HOSTILE[0], HOSTILE[1], 700.0),), torch=HOSTILE[2], driver=HOSTILE[3])
     run = builders.result(

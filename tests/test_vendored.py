@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 from vendored import AXE, LIBRARIES, PAGE, addresses, noted, sha256
+
+from pytest_carbon.reports.html import page
 
 ENTRIES = [(folder, entry) for folder in (PAGE, AXE) for entry in noted(folder)]
 each = pytest.mark.parametrize(("folder", "entry"), ENTRIES, ids=[entry["name"] for _, entry in ENTRIES])
@@ -30,13 +31,14 @@ MENTIONED = {"www.w3.org", "d3js.org"}
 
 
 def test_every_file_is_noted() -> None:
-    """And each package of the script that fetches them."""
+    """And each package of the script that fetches them; pages have all of those that are for them."""
     for folder in (PAGE, AXE):
         entries = noted(folder)
         names = [name for entry in entries for name in (*entry["files"], entry["license_file"])]
         kept = [path.name for path in folder.iterdir() if path.suffix not in (".py", ".pyc") and path.is_file()]
         assert sorted(kept) == sorted([*names, "vendor.json"])
         assert [entry["name"] for entry in entries] == [one.package for one in LIBRARIES if one.folder == folder]
+    assert {f"vendor/{name}" for entry in noted(PAGE) for name in entry["files"]} == {*page.LIBRARIES}
 
 
 @each
@@ -62,8 +64,3 @@ def test_nothing_in_a_page_runs_text_or_asks_a_server(name: str) -> None:
     assert Counter(match[0] for match in FORBIDDEN.finditer(text)) == UNUSED.get(name, {})
     assert addresses(text) <= MENTIONED
     assert "</script" not in text.lower()
-
-
-def test_axe_is_not_installed_with_the_plugin() -> None:
-    """It is for tests, and has another licence."""
-    assert not [str(file) for file in files("pytest-carbon") or () if "axe" in str(file)]

@@ -45,21 +45,25 @@ def place_of(item: pytest.Item, top: Path) -> tuple[str | None, int | None]:
 
     A test that a class inherits from outside is where its class is.
     """
-    root = item.config.rootpath
-    file, line, _ = item.location
-    places: list[tuple[str | os.PathLike[str], int | None]] = [(os.path.join(root, file), line)]
-    if (owner := item.getparent(pytest.Class)) is not None:
-        places.append(owner.reportinfo()[:2])
-    for path, line in (*places, (item.path, None)):
-        if (relative := _below(Path(os.path.normpath(path)), root, top)) is not None:
+    for path, line in _definitions(item):
+        if (relative := _below(Path(os.path.normpath(path)), item.config.rootpath, top)) is not None:
             return relative, None if line is None or line < 0 else line + 1
     return None, None
+
+
+def _definitions(item: pytest.Item) -> Iterator[tuple[str | os.PathLike[str], int | None]]:
+    """Yield where a test may be said to be defined, the best first, with the line from 0."""
+    file, line, _ = item.location
+    yield os.path.join(item.config.rootpath, file), line
+    if (owner := item.getparent(pytest.Class)) is not None:
+        yield owner.reportinfo()[:2]
+    yield item.path, None
 
 
 def _below(path: Path, root: Path, top: Path) -> str | None:
     """Return the path of a file relative to the top of the repository; links inside the root dir stay as they are."""
     real = root.resolve() / path.relative_to(root) if path.is_relative_to(root) else path.resolve()
-    return real.relative_to(top).as_posix() if real.is_relative_to(top) and real.is_file() else None
+    return real.relative_to(top).as_posix() if real.is_relative_to(top) and os.path.isfile(real) else None
 
 
 def why_unstable(item: pytest.Item, key: str, name: str) -> str | None:

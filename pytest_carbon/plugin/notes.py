@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.host.ci import ci_run
-from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import actions, failures, markers, outputs, stages
 from pytest_carbon.plugin.progress import ascii_only, width
 from pytest_carbon.plugin.waiting import Test
@@ -112,7 +110,7 @@ def finish(
     lines = (*result.notes, *problems)
     result = replace(result, exit_status=int(exitstatus), duration_s=duration_s, notes=lines)
     report = result.settings.json and failures.from_here(session.config, result.settings.json)
-    for trouble in outputs.write(result, stored or Stored(None, ()), report or "", ci_run(os.environ)):
+    for trouble in outputs.write(result, stored or Stored(None, ()), report or ""):
         session.exitstatus = pytest.ExitCode.USAGE_ERROR  # an exception would suppress the summary
         problems.append(trouble)
     for more in session.config.hook.pytest_carbon_report(config=session.config, result=result):

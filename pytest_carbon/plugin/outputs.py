@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.host import output
-from pytest_carbon.host.ci import CiRun
+from pytest_carbon.host.ci import ci_run
+from pytest_carbon.host.stdlib import os
 from pytest_carbon.records import CarbonError, SessionResult, Settings
 from pytest_carbon.reports import html, jsonfile
 from pytest_carbon.reports.merge import Runs
@@ -21,8 +22,7 @@ class OutputFile(NamedTuple):
     field: str
     """The field of Settings with its path."""
     format: str
-    text: Callable[[Runs, CiRun | None], str]
-    """Makes its content of the run, and of the id of the CI run that will have its report."""
+    text: Callable[[Runs], str]
     library: str | None = None
     """What makes the text, where pytest-carbon does not always bring it."""
     extra: str = ""
@@ -53,21 +53,20 @@ class OutputFile(NamedTuple):
 
 
 FILES = (
-    OutputFile("json", jsonfile.FORMAT, lambda runs, _: jsonfile.text(runs.runs[0])),
-    OutputFile("html", html.FORMAT, lambda runs, ci_run: html.text(runs, ci_run=ci_run), "jinja2", "report"),
+    OutputFile("json", jsonfile.FORMAT, lambda runs: jsonfile.text(runs.runs[0])),
+    OutputFile("html", html.FORMAT, lambda runs: html.text(runs, ci_run=ci_run(os.environ)), "jinja2", "report"),
 )
 
 
-def write(result: SessionResult, stored: Stored, report: str, ci_run: CiRun | None) -> Iterator[str]:
+def write(result: SessionResult, stored: Stored, report: str) -> Iterator[str]:
     """Write every file that the settings name; yield what could not be written.
 
-    ``report``: the path of the run's JSON report as the user would name it, empty if it has none; ``ci_run``:
-    the run of CI that it is part of.
+    ``report``: the path of the run's JSON report as the user would name it, empty if it has none.
     """
     for file in FILES:
         if (path := file.path(result.settings)) is not None:
             try:
-                output.write(path, file.text(_runs(result, stored, report), ci_run), file.format)
+                output.write(path, file.text(_runs(result, stored, report)), file.format)
             except CarbonError as error:
                 yield f"{file.flag}: {error}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal, NamedTuple
@@ -58,9 +58,18 @@ class BaselineSummary:
     """As it was then."""
 
     @classmethod
-    def of(cls, records: Iterable[Record], location: str, machine: Machine | None = None) -> BaselineSummary:
-        """Summarise the records that a measurement is compared with, made on ``machine``."""
-        held = baseline_of(records)
+    def of(
+        cls,
+        records: Iterable[Record],
+        location: str,
+        machine: Machine | None = None,
+        numbers: Mapping[str, int] | None = None,
+    ) -> BaselineSummary:
+        """Summarise the records that a measurement is compared with, made on ``machine``.
+
+        ``numbers``: the recordings that sessions belong to, if they are known.
+        """
+        held = baseline_of(records, numbers)
         return cls(location, held.recordings[0][0], held.recordings[-1][-1], machine) if held else cls(location)
 
 

@@ -196,14 +196,16 @@ def _content(path: Path) -> bytes:
             for begins, what in _ARCHIVES.items():
                 if head.startswith(begins):
                     raise Wrong(f"this is {what}", "Unpack it, and give the report that is in it.")
-            if len(head) == _HEAD_BYTES:
+            large = len(head) == _HEAD_BYTES
+            if large:
                 _refuse_other(head)
-                if file.seekable() and not _ends(file):
-                    file.seek(0)
-                    lines = 1 + sum(part.count(b"\n") for part in iter(lambda: file.read(_HEAD_BYTES), b""))
-                    raise _truncated(lines)
-                file.seek(len(head)) if file.seekable() else None
-            return head + file.read()
+            if not large or not file.seekable():
+                return head + file.read()
+            ends = _ends(file)
+            file.seek(0)
+            if ends:
+                return file.read()
+            raise _truncated(1 + sum(part.count(b"\n") for part in iter(lambda: file.read(_HEAD_BYTES), b"")))
     except OSError as error:
         raise Wrong(f"cannot be read ({error.strerror})") from None
 

@@ -1109,7 +1109,7 @@ def test_a_calibration_need_not_know_what_comes_after_the_work(store: FileStore)
         ("", "not JSON (Expecting value, column 1)"),
         ("<<<<<<< HEAD\n{}", "not JSON (Expecting value, column 1)"),
         ("[]", "not a calibration"),
-        ("{}", "the format is None, not 'pytest-carbon-calibration/1'"),
+        ("{}", "it names no format, and must name 'pytest-carbon-calibration/1'"),
         ('{"format": "F"}', "settle_s is missing"),
         ('{"format": "F", "settle_s": -1}', "settle_s must be a finite number from 0, not -1"),
         ('{"format": "F", "settle_s": Infinity}', "Infinity is not a finite number"),

@@ -72,7 +72,10 @@ def test_it(carbon, carbon_task):
         "width": None,
         "height": None,
     }
-    assert run.measurement("test_it", "plain")["task"] is None
+    assert found["million_tokens_are"] == "produced"
+    assert found["emissions_g_per_million_tokens"] == pytest.approx(found["emissions_g_per_call"] / 4 * 1e6)
+    plain = run.measurement("test_it", "plain")
+    assert (plain["task"], plain["million_tokens_are"], plain["emissions_g_per_million_tokens"]) == (None, None, None)
 
 
 def test_a_task_that_is_called_inside_is_told_too(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

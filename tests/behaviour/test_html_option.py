@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from browser import Browser
 from conftest import MACHINE, CarbonRunner
 from faults import as_nobody
 from worklab import WorkRunner
@@ -105,7 +106,7 @@ def test_what_it_is_made_of(
 ) -> None:
     """The run as it ended, the path of its report, and the records that its verdicts were made with."""
     made: list[Runs] = []
-    spied = [file._replace(text=lambda runs, _: made.append(runs) or BEGINNING.decode()) for file in outputs.FILES[1:]]
+    spied = [file._replace(text=lambda runs: made.append(runs) or BEGINNING.decode()) for file in outputs.FILES[1:]]
     for _ in range(2):
         assert run_carbon("--carbon-record", "-k", "not dear").ret == 0
     monkeypatch.setattr(outputs, "FILES", (*outputs.FILES[:1], *spied))
@@ -136,6 +137,39 @@ def test_a_test_whose_name_is_no_text(run_carbon: CarbonRunner, project: Path) -
     run = run_carbon("--carbon-html=page.html", "-p", "no:cacheprovider")  # which fails with such a name
     assert run.ret == 1
     assert is_page(project / "page.html", "test_it", "test_dear")
+
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(1)</script>",
+    "{{7*7}}{% raise %}",
+    "]]> -->",
+    "new\nline\r\x1b[31m",
+    "\u202eleft to right",
+    "é 試 👩‍💻",
+    "x" * 10_000,
+)
+
+
+def test_a_reader_opens_it(run_carbon: CarbonRunner, project: Path, browser: Browser) -> None:
+    """From disk, with whatever names tests have: it asks nobody for anything, and says what failed and why."""
+    with (project / "test_it.py").open("a", encoding="utf-8") as file:
+        file.write(f"""
+@pytest.mark.parametrize("x", range({len(HOSTILE)}), ids={HOSTILE!r})
+@pytest.mark.carbon_budget(energy="1 J")
+def test_named(x):
+    draw(2.0)
+""")
+    run = run_carbon("--carbon-html=page.html", "-p", "no:cacheprovider")
+    assert run.outcomes() == {"passed": 1, "failed": 1 + len(HOSTILE)}
+    for scripts in (True, False):
+        browser.scripts(scripts)
+        browser.open(project / "page.html")
+        assert (browser.errors, browser.requests) == ([], [])
+        assert "the budget of 1 J" in browser.text("main")
+        assert "{{7*7}}" in browser.text("main")
+        assert browser.text("main").count("over-budget") > len(HOSTILE)
+        assert browser.axe() == []
 
 
 # --- it cannot be written: refused before anything is measured ----------------------------------

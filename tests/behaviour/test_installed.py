@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
-from importlib.metadata import distribution, entry_points, metadata
+import zipfile
+from importlib.metadata import distribution, entry_points, metadata, version
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from vendored import PAGE, noted
 
 import pytest_carbon
 from pytest_carbon.reports import jsonfile
+
+VERSION = version("pytest-carbon")
 
 
 def test_pytest_finds_it() -> None:
@@ -37,6 +42,27 @@ def test_the_reports_schema_is_in_it() -> None:
     installed = distribution("pytest-carbon").files or []
     editable = not any(file.name == "jsonfile.py" for file in installed)
     assert editable or any(file.name == "report.schema.json" for file in installed)
+
+
+@pytest.mark.slow
+def test_the_wheel_has_every_file(tmp_path: Path) -> None:
+    """Also those that are not Python: templates, scripts, tables, libraries with their licences; and no test's."""
+    package = Path(pytest_carbon.__file__).parent
+    if not (package.parent / "pyproject.toml").exists():
+        pytest.skip("what is installed here is a wheel: the tests of pages read its files")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=package.parent, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = {*wheel.namelist()}
+        about = wheel.read(next(name for name in names if name.endswith(".dist-info/METADATA"))).decode()
+    kept = {str(path.relative_to(package.parent)) for path in package.rglob("*") if path.is_file()}
+    assert {name for name in names if name.startswith("pytest_carbon/")} == {n for n in kept if "__pycache__" not in n}
+    licences = [name.partition(".dist-info/licenses/")[2] for name in names if ".dist-info/licenses/" in name]
+    vendored = [str((PAGE / entry["license_file"]).relative_to(package.parent)) for entry in noted(PAGE)]
+    assert sorted(licences) == sorted(["LICENSE", *vendored])
+    assert {name.partition("/")[0] for name in names} == {"pytest_carbon", f"pytest_carbon-{VERSION}.dist-info"}
+    assert "Provides-Extra: report\n" in about
+    assert "Requires-Dist: jinja2>=3.1; extra == 'report'" in about
 
 
 @pytest.mark.usefixtures("all_plugins")

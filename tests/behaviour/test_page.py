@@ -73,11 +73,12 @@ def expanded(browser: Browser) -> list[str]:
 
 
 def all_seen(browser: Browser) -> None:
-    """Scroll through it: charts are drawn when they come into sight."""
-    for top in range(0, browser.js("return document.documentElement.scrollHeight"), 500):
-        browser.js("scrollTo(0, arguments[0])", top)
-        sleep(0.03)
-    until(lambda: browser.js("return document.querySelectorAll('.chart svg').length >= 1"))
+    """Scroll to each chart: it is drawn when it comes into sight."""
+    for chart in browser.all(".chart"):
+        if chart.is_displayed():
+            browser.js("arguments[0].scrollIntoView()", chart)
+            until(lambda chart=chart: browser.js("return arguments[0].querySelector('svg') !== null", chart))
+    assert browser.all(".chart svg")
 
 
 @pytest.mark.parametrize("make", [pages.mixture, pages.study, pages.hostile, pages.nothing, pages.two_machines])
@@ -262,6 +263,17 @@ def test_without_javascript_it_shows_what_fails_why_and_the_commands(browser: Br
     assert "pytest-carbon baseline accept carbon.json" in said
     assert "Not listed here: 1 new, 26 pass." in said
     assert not browser.one("#all").is_displayed()
+
+
+def test_an_old_browser_gets_what_there_is_without_javascript(browser: Browser, files: Any) -> None:
+    script = {"source": "delete window.DecompressionStream"}
+    added = browser.cdp("Page.addScriptToEvaluateOnNewDocument", **script)["identifier"]
+    try:
+        browser.open(files(pages.mixture))
+        until(lambda: "This browser cannot show the table and the charts" in browser.text())
+        assert not browser.one("#all").is_displayed()
+    finally:
+        browser.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=added)
 
 
 def test_print_shows_all_that_fails_without_buttons(opened: Open, browser: Browser, tmp_path: Path) -> None:

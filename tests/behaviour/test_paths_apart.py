@@ -22,7 +22,7 @@ def refusal(run_errors: str) -> str:
     return run_errors.partition("ERROR: ")[2]
 
 
-@pytest.mark.parametrize("flag", ["--carbon-json", "--carbon-baseline"])
+@pytest.mark.parametrize("flag", ["--carbon-json", "--carbon-html", "--carbon-baseline"])
 def test_a_path_that_moved_the_root_dir_is_refused(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, elsewhere: Path, flag: str
 ) -> None:

@@ -83,11 +83,13 @@ class TestUnit(unittest.TestCase):
     def test_unit(self):
         draw(2.0)
 
-exec("""
+MADE = """
 @pytest.mark.carbon_budget
-def test_made():
+def test_{}():
     draw(2.0)
-""")
+"""
+exec(MADE.format("made"))
+exec(compile(MADE.format("far"), "x" * 10_000, "exec"))
 '''
 
 
@@ -141,6 +143,7 @@ def expected(top: str) -> dict[str, tuple[str | None, int | None]]:
         "theirs": (file, line_of(TESTS, "class TestTheirs")),
         "test_unit": (file, line_of(TESTS, "def test_unit")),
         "test_made": (file, None),
+        "test_far": (file, None),
     }
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import console
 import pytest
 from builders import measurement, result
 from console import carbon
 from rendered import check
 
 from pytest_carbon.records import SessionResult, TestResult, Verdict
-from pytest_carbon.reports import jsonfile
 
 BAD = Verdict("regression", "31% more energy per call than the baseline", 1.0, 5, 9, 0.31, 0.1, effect="fails")
 
@@ -28,7 +28,7 @@ def run(session: str, *tests: str) -> SessionResult:
 
 
 def write(file: str, *tests: str) -> None:
-    jsonfile.write(run(file, *tests), Path(file))
+    console.write(file, run(file, *tests))
 
 
 def test_several_reports_are_one_comment() -> None:

@@ -140,7 +140,9 @@ def test_a_report_that_is_a_pipe_is_written_once(run_carbon: CarbonRunner, pytes
         run = run_carbon("--carbon-json=pipe", "-k", "test_a", report=False, subprocess=True)
         assert run.ret == 0
         text = os.read(pipe.fileno(), 1 << 20).decode()
-    assert json.loads(text)["incomplete"] is False
+    report = json.loads(text)
+    reportschema.check(report)
+    assert report["incomplete"] is False
 
 
 def test_it_is_complete_after_an_interrupt(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:

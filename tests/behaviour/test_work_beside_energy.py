@@ -57,6 +57,12 @@ def test_each_measurement_has_both(both: CarbonRunner, pytester: pytest.Pytester
         "test_more_for_nothing": ("pass", "regression"),
     }
     assert verdicts["test_dearer"]["energy_j_per_call"] == 6.0
+    assert {name: (m["file"], m["line"]) for name, m in verdicts.items()} == {
+        "test_dearer": ("test_it.py", 8),
+        "test_more": ("test_it.py", 12),
+        "test_more_for_nothing": ("test_it.py", 16),
+    }
+    assert [one["gpu"] for one in verdicts["test_more"]["work"]["predicted"]]
     assert "work the same as its baseline: kernel, library or clock made the change" in run.text
     assert "work regression: 2.0× the FLOPs" in run.text
     assert run.text.count("carbon regression: 3.0× the energy") == 2

@@ -7,12 +7,15 @@ import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import builders
 import pages
 import pytest
 
+from pytest_carbon.commands.main import main
 from pytest_carbon.records import Measurement, SuiteVerdict, TestResult, UsageProblem, Verdict
+from pytest_carbon.reports import jsonfile
 from pytest_carbon.reports.html import page
 from pytest_carbon.reports.html.data import CHUNK, unpack
 from pytest_carbon.reports.html.ranking import rankings
@@ -189,7 +192,7 @@ def test_the_data_has_every_row_and_what_it_shows_when_it_is_opened() -> None:
 def test_history_has_the_accepted_changes_and_the_newest_records() -> None:
     _, first = data_of(parsed(pages.mixture()))
     history = first[0]["history"]
-    assert history["energy"] == [0.021, 0.0212, 0.0209, 0.0211, 0.0281, 0.0283, 0.0282, 0.0284, 0.028]
+    assert history["energy"] == [0.021, 10, -5, 5, 338, 348, 343, 352, 333]  # thousandths of the first
     assert history["epoch"] == [0, 0, 0, 0, 1, 0, 0, 0, 0]
     assert len(history["accepted"]) == 1
     assert "history" not in first[1]
@@ -272,6 +275,22 @@ def test_several_runs_say_which_machine_each_figure_is_of() -> None:
     assert "Median change of energy (1x-nvidia-a100)" in text.said
     main, *_ = data_of(text)
     assert "1x-nvidia-a100" in main["words"]
+
+
+def test_estimates_are_called_estimates_in_the_head() -> None:
+    machine = replace(pages.H100, id="amd-epyc-2c-cpu-estimated")
+    test = pages.measured("t.py::a", "regression", 2.0, 1.0, machine=machine)
+    said = parsed(Runs((builders.result(test, machine=machine),), ())).said
+    assert said.index("energy is estimated from the processor's time") < said.index("Failures and changes regression")
+    assert "energy estimated from the processor's time, not measured" in said
+
+
+def test_the_command_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    jsonfile.write(pages.mixture().runs[0], tmp_path / "r.json")
+    assert main(["report", "r.json", "--html", "page.html"]) == 0
+    assert "pytest-carbon baseline accept r.json" in Parsed((tmp_path / "page.html").read_text("utf-8")).said
+    assert main(["report", "r.json", "--html", "page.html"]) == 0, "a page of ours may be replaced"
 
 
 def test_without_jinja2_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -518,7 +518,7 @@ OTHER_VERSION = "Another version of pytest-carbon wrote it: use that version, or
         ),
         (lambda text: "[]", f"it must be an object, as a report is, not []. {AS_WRITTEN}"),
         (lambda text: "7", f"it must be an object, as a report is, not 7. {AS_WRITTEN}"),
-        (lambda text: "{}", f"the format is None, not 'pytest-carbon/1'. {AS_WRITTEN}"),
+        (lambda text: "{}", f"it names no format, and must name 'pytest-carbon/1'. {AS_WRITTEN}"),
         (lambda text: '{"format": "pytest-carbon/1"}', f"this report has no session. {OTHER_VERSION}"),
         (
             lambda text: text.replace("pytest-carbon/1", "pytest-carbon-baseline/1"),

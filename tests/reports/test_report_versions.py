@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import threading
-import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -139,7 +138,7 @@ def test_the_schema_describes_every_field() -> None:
     assert [*undescribed(reportschema.SCHEMA)] == []
 
 
-WRONG = st.sampled_from([None, True, False, 0, -1, 2, -0.5, 2.5, "", "other", [], ["x"], {}, {"x": 1}])
+WRONG: list[Any] = [None, True, False, 0, -1, 2, -0.5, 2.5, "", "other", "/x", "x/..", [], ["x"], {}, {"x": 1}]
 DERIVED = {"predicted", "emissions_g", "emissions_g_per_million_tokens", "million_tokens_are"}
 """Figures that the reader computes anew."""
 
@@ -167,8 +166,11 @@ def is_read(report: Any) -> bool:
     return True
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=600)
-@given(st.sampled_from([place for place in PLACES if not derived(place)]), WRONG)
+KINDS = {tuple(name for name in place if isinstance(name, str)): place for place in PLACES if not derived(place)}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(st.sampled_from([*KINDS.values()]), st.sampled_from(WRONG))
 def test_the_schema_allows_what_is_read(place: tuple[str | int, ...], wrong: Any) -> None:
     """One part of a report is something else: the reader and the schema agree whether it is a report still."""
     report = content()
@@ -178,8 +180,8 @@ def test_the_schema_allows_what_is_read(place: tuple[str | int, ...], wrong: Any
 
 def test_the_schema_requires_what_the_reader_misses() -> None:
     """Reports are written whole."""
-    for place in PLACES:
-        if isinstance(place[-1], str) and not derived(place):
+    for place in KINDS.values():
+        if isinstance(place[-1], str):
             report = content()
             del at(report, place[:-1])[place[-1]]
             assert is_read(report) == reportschema.OPEN.is_valid(report), place
@@ -216,16 +218,13 @@ def test_a_large_file_that_is_no_report_is_refused_by_its_ends(begins: bytes, en
     path = large(begins, ends)
     tracemalloc.start()
     try:
-        begun_s = time.monotonic()
         with pytest.raises(UsageProblem) as error:
             jsonfile.read(path)
-        took_s = time.monotonic() - begun_s
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert message(error).startswith(f"large.json: {says}")
     assert peak < 5_000_000
-    assert took_s < 5
 
 
 def test_a_large_report_is_read() -> None:

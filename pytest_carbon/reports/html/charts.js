@@ -149,12 +149,12 @@ function rankingChart(place, caption, ranking) {
 }
 
 /** The records in the baselines, and this run's figure; a line where a change was accepted. */
-function historyChart(place, detail, status, tolerance) {
-  const points = historyPoints(detail.history), now = detail.now, base = detail.baseline;
+function historyChart(place, detail, now, status, tolerance) {
+  const points = historyPoints(detail.history), base = now.then?.energy;
   const energies = points.map((point) => point.energy), accepted = (detail.history.accepted || []).map((at) => ({ at: new Date(at * 1000) }));
   const last = points.at(-1).epoch;
   const text = `History: ${points.length} records from ${day(points[0].seconds)} to ${day(points.at(-1).seconds)}, ${si(d3.min(energies), "J")} to ${si(d3.max(energies), "J")} per call`
-    + `${accepted.length ? `; a change was accepted on ${accepted.map((one) => one.at.toISOString().slice(0, 10)).join(", ")}` : ""}${now ? `; now ${si(now.energy, "J")}` : ""}.`;
+    + `${accepted.length ? `; a change was accepted on ${accepted.map((one) => one.at.toISOString().slice(0, 10)).join(", ")}` : ""}${now.energy ? `; now ${si(now.energy, "J")}` : ""}.`;
   draw(place, text, (width) => Plot.plot({
     width, height: 210, marginLeft: 62, marginBottom: 28, marginTop: 18, marginRight: 16,
     x: { type: "utc", label: null, ticks: Math.max(2, Math.floor(width / 110)), nice: true }, y: { label: null, tickFormat: (value) => si(value, "J"), ticks: 5, grid: true, nice: true },
@@ -165,8 +165,8 @@ function historyChart(place, detail, status, tolerance) {
       Plot.text(accepted, { x: "at", frameAnchor: "top", dy: -14, text: () => "accepted", fill: "var(--new)" }),
       Plot.line(points, { x: "at", y: "energy", z: "epoch", stroke: "var(--line)" }),
       Plot.dot(points, { x: "at", y: "energy", r: 3, fill: (d) => (d.epoch === last ? "var(--accent)" : "var(--mute)"), title: (d) => `${day(d.seconds)} ${d.commit}: ${si(d.energy, "J")}` }),
-      now && now.error ? Plot.ruleX([now], { x: (d) => new Date(d.at * 1000), y1: (d) => d.energy - d.error, y2: (d) => d.energy + d.error, stroke: tone(status) }) : null,
-      now ? Plot.dot([now], { x: (d) => new Date(d.at * 1000), y: "energy", r: 6, symbol: symbol(status), rotate: status === "improvement" ? 180 : 0, fill: tone(status), title: (d) => `this run: ${si(d.energy, "J")}` }) : null,
+      now.error ? Plot.ruleX([now], { x: (d) => new Date(d.at * 1000), y1: (d) => d.energy - d.error, y2: (d) => d.energy + d.error, stroke: tone(status) }) : null,
+      now.energy ? Plot.dot([now], { x: (d) => new Date(d.at * 1000), y: "energy", r: 6, symbol: symbol(status), rotate: status === "improvement" ? 180 : 0, fill: tone(status), title: (d) => `this run: ${si(d.energy, "J")}` }) : null,
     ],
     color: { type: "identity" }, symbol: { type: "identity" },
   }));
@@ -175,16 +175,23 @@ function historyChart(place, detail, status, tolerance) {
 
 function historyPoints(history) {
   const sum = (steps) => Array.from(d3.cumsum(steps));
-  const at = sum(history.at), epoch = sum(history.epoch);
-  return at.map((seconds, i) => ({ seconds, at: new Date(seconds * 1000), epoch: epoch[i], energy: history.energy[i], time: history.time[i], commit: history.commit[i] }));
+  const parts = ([first, ...others]) => [first, ...others.map((part) => first * (1 + part / 1000))];
+  const at = sum(history.at), epoch = sum(history.epoch || at.map(() => 0)), energy = parts(history.energy), time = parts(history.time);
+  return at.map((seconds, i) => ({ seconds, at: new Date(seconds * 1000), epoch: epoch[i], energy: energy[i], time: time[i], commit: history.commit[i] }));
+}
+
+/** This run's figure, and the baseline's: they follow from the columns of the table. */
+function pointsOf(detail, rows, i) {
+  if (!detail.now) return {};
+  const now = { at: detail.now.at, energy: rows.energy[i], error: rows.error[i], time: rows.time[i], change: rows.change[i] };
+  const then = now.change === null || now.change <= -1 ? null : { energy: now.energy / (1 + now.change), time: "time" in detail.now ? now.time / (1 + detail.now.time) : null };
+  return { ...now, then, sessions: (detail.now.sessions || []).map(([energy, time]) => ({ energy, time })) };
 }
 
 /** Energy = time × power: which of them moved. A dashed curve joins points of equal energy. */
-function powerChart(place, detail, status) {
-  const now = { time: detail.now.time, energy: detail.now.energy };
+function powerChart(place, detail, now, status) {
   const past = detail.history ? historyPoints(detail.history).filter((point) => point.time) : [];
-  const then = detail.now.then ? { energy: detail.now.then[0], time: detail.now.then[1] } : null;
-  const sessions = (detail.now.sessions || []).map(([energy, time]) => ({ energy, time }));
+  const then = now.then?.time ? now.then : null, { sessions } = now;
   const watts = (point) => point.energy / point.time;
   const all = [now, ...past, ...(then ? [then] : []), ...sessions];
   const [fast, slow] = d3.extent(all, (point) => point.time), [low, high] = d3.extent(all, watts);

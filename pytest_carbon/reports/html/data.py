@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -42,7 +42,7 @@ def pack(rows: Sequence[Row], rankings: Sequence[Ranking]) -> str:
 
 def _packed(part: Any) -> str:
     text = _encode(part).encode("utf-8", "replace")  # a lone surrogate of a broken name is no text
-    return base64.b64encode(zlib.compress(text, 9)).decode()
+    return base64.b64encode(zlib.compress(text)).decode()
 
 
 def unpack(pack: str) -> list[Any]:
@@ -167,8 +167,7 @@ def _detail(row: Row, most: int) -> dict[str, Any]:
         "work": _modules(row),
         "classes": _classes(row),
         "history": _history(row.records, most),
-        "now": _now(row),
-        "baseline": _number(_judged(row, "baseline_j_per_call")),
+        "now": _points(row),
     }
     return {name: value for name, value in detail.items() if value}
 
@@ -200,41 +199,42 @@ def _seconds(created: str) -> int:
     return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
 
 
-def _history(records: Sequence[Record], most: int) -> Mapping[str, Sequence[Any]] | None:
-    """Give the newest records as columns, each time and epoch as the difference from the one before."""
-    kept = sorted(records, key=lambda record: (record.created, record.session))[-most:]
+def _history(records: Sequence[Record], most: int) -> Mapping[str, Any] | None:
+    """Give the newest records as columns; times and epochs as steps, figures in parts of the first one."""
+    kept = [one for one in records[-most:] if one.energy_j_per_call > 0 and one.duration_s_per_call > 0]
     if not kept:
         return None
     epochs = sorted({record.epoch for record in records})
-    return {
-        "at": _steps(_seconds(record.created) for record in kept),
-        "energy": [_number(record.energy_j_per_call) for record in kept],
-        "time": [_number(record.duration_s_per_call) for record in kept],
-        "epoch": _steps(epochs.index(record.epoch) for record in kept),
-        "accepted": [_seconds(epoch) for epoch in epochs if epoch != "0"],
+    history = {
+        "at": _steps([_seconds(record.created) for record in kept]),
+        "energy": _parts([record.energy_j_per_call for record in kept]),
+        "time": _parts([record.duration_s_per_call for record in kept]),
         "commit": [(record.commit or "")[:7] for record in kept],
     }
+    if epochs != ["0"]:
+        history["epoch"] = _steps([epochs.index(record.epoch) for record in kept])
+        history["accepted"] = [_seconds(epoch) for epoch in epochs if epoch != "0"]
+    return history
 
 
-def _steps(values: Iterable[int]) -> list[int]:
-    values = list(values)
+def _steps(values: Sequence[int]) -> list[int]:
     return [value - before for before, value in zip([0, *values[:-1]], values, strict=True)]
 
 
-def _now(row: Row) -> Mapping[str, Any] | None:
-    """Give the point of this run, and the baseline's, for time against power."""
+def _parts(values: Sequence[float]) -> list[float | int | None]:
+    """Give the first, and by how many of its thousandths each other differs: all that a chart shows."""
+    first = values[0]
+    return [_number(first), *(round(1000 * (value / first - 1)) for value in values[1:])]
+
+
+def _points(row: Row) -> Mapping[str, Any] | None:
+    """Give what the charts of this run have besides its columns: when it was, its sessions, the baseline's time."""
     m, verdict = row.entry.measurement, row.entry.verdict
     if m is None or m.energy_j_per_call is None or not m.duration_s_per_call:
         return None
-    sessions = [[_number(s.energy_j_per_call), _number(s.duration_s_per_call)] for s in m.sessions]
-    time_change = None if verdict is None else verdict.duration_change
-    then_j = None if verdict is None else verdict.baseline_j_per_call
-    then_s = None if time_change is None or time_change <= -1 else m.duration_s_per_call / (1 + time_change)
-    return {
-        "at": _seconds(row.entry.run.created),
-        "energy": _number(m.energy_j_per_call),
-        "error": _number(m.energy_j_per_call_error),
-        "time": _number(m.duration_s_per_call),
-        **({"sessions": sessions} if len(sessions) > 1 else {}),
-        **({"then": [_number(then_j), _number(then_s)]} if then_j and then_s else {}),
-    }
+    points: dict[str, Any] = {"at": _seconds(row.entry.run.created)}
+    if len(m.sessions) > 1:
+        points["sessions"] = [[_number(s.energy_j_per_call), _number(s.duration_s_per_call)] for s in m.sessions]
+    if verdict is not None and verdict.duration_change is not None and verdict.duration_change > -1:
+        points["time"] = _number(verdict.duration_change)
+    return points

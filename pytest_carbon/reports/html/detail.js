@@ -57,7 +57,7 @@ function chart(title) {
 
 /** Fill the cell of an opened row. */
 async function fillDetail(cell, rows, i) {
-  const detail = await rows.detail(i), status = rows.status[i];
+  const detail = await rows.detail(i), status = rows.status[i], now = pointsOf(detail, rows, i);
   const why = [], believe = [], charts = [], drawn = [];
   why.push(el("p", { class: "why" }, words(detail.reason || "")));
   if (detail.figures) why.push(table("Per call", ["", "baseline", "now", "change"], detail.figures, "figures per-call"));
@@ -71,12 +71,12 @@ async function fillDetail(cell, rows, i) {
   if (detail.history) {
     const [figure, place] = chart("History: energy per call of each record in the baselines, and now");
     charts.push(figure);
-    drawn.push(() => historyChart(place, detail, status, rows.tolerance[i]));
+    drawn.push(() => historyChart(place, detail, now, status, rows.tolerance[i]));
   }
-  if (detail.now && (detail.history || detail.now.then || detail.now.sessions)) {
+  if (now.energy && (detail.history || now.then?.time || now.sessions.length)) {
     const [figure, place] = chart("Time against power: energy is their product");
     charts.push(figure);
-    drawn.push(() => powerChart(place, detail, status));
+    drawn.push(() => powerChart(place, detail, now, status));
   }
   const facts = [rows.nodeid[i], rows.name[i] === "call" ? null : rows.name[i], detail.place, rows.machine[i]].filter(Boolean);
   cell.replaceChildren(el("div", { class: "inside" },

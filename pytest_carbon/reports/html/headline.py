@@ -15,7 +15,8 @@ from pytest_carbon.reports.html.rows import STATUSES, Row, shortened
 from pytest_carbon.reports.merge import Runs
 from pytest_carbon.text import UNKNOWN, change, count, counted, duration, known, listing, quantity
 
-Tone = Literal["bad", "warn", "good", "plain"]
+Tone = Literal["bad", "warn", "good", "note", "plain"]
+"""A ``note`` stands in the head, too; what is ``plain`` stands at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,7 @@ def head(runs: Runs, rows: Sequence[Row], rankings: Sequence[Ranking]) -> Head:
 
 
 def _by_change(row: Row) -> tuple[bool, float]:
-    changes = [] if row.entry.verdict is None else [row.entry.verdict.change]
-    changes += [] if row.entry.counted is None else [*row.entry.counted.verdict.change.values()]
-    return row.effect != "fails", -max((one for one in changes if one is not None), default=-1.0)
+    return row.effect != "fails", 1.0 if row.change is None else -row.change
 
 
 def _title(runs: Runs, rows: Sequence[Row]) -> tuple[Tone, str]:
@@ -195,10 +194,10 @@ def _notices(runs: Runs) -> Iterator[Notice]:
             yield Notice("plain", f"{which}reference workload ({REFERENCE}): {text}{moved}")
         machines = [run.machine, *(machine for machine, _ in run.others)]
         if estimated := [machine.id for machine in machines if is_estimated(machine.id)]:
-            yield Notice("plain", f"{listing(estimated)}: energy is estimated from the processor's time, not measured")
+            yield Notice("note", f"{listing(estimated)}: energy is estimated from the processor's time, not measured")
         if run.against is not None:
             pairs = f"{count(run.against.complete)} of {counted(run.against.pairs, 'pair')} of sessions"
-            yield Notice("plain", f"{which}compared with {run.against.label}, side by side, {pairs}")
+            yield Notice("note", f"{which}compared with {run.against.label}, side by side, {pairs}")
         yield from (Notice("plain", f"{which}{note}") for note in run.notes)
         if run.intensity is not None:
             year = f", {run.intensity.year}" if run.intensity.year else ""

@@ -73,9 +73,7 @@ def _concerns(row: Row) -> bool:
 
 def _gravity(row: Row) -> tuple[int, bool, float, int]:
     """Order what is told in full: what fails first, and of that what got dearer by most."""
-    changes = [] if row.entry.verdict is None else [row.entry.verdict.change]
-    changes += [] if row.entry.counted is None else [*row.entry.counted.verdict.change.values()]
-    size = max((abs(change) for change in changes if change is not None), default=0.0)
+    size = 0.0 if row.change is None else abs(row.change)
     return _GRAVEST.index(row.effect), row.status in _UNDECIDED, -size, list(STATUSES).index(row.status)
 
 

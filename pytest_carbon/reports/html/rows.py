@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from pytest_carbon.gate.recordings import recording_numbers
 from pytest_carbon.gate.work import QUANTITIES
 from pytest_carbon.host.ci import CiRun
 from pytest_carbon.records import (
@@ -92,6 +93,13 @@ class Row:
         return self.entry.effect
 
     @property
+    def change(self) -> float | None:
+        """The largest change, of its energy or of what was counted; None where nothing was compared."""
+        changes = [] if self.entry.verdict is None else [self.entry.verdict.change]
+        changes += [] if self.entry.counted is None else [*self.entry.counted.verdict.change.values()]
+        return max((one for one in changes if one is not None), key=abs, default=None)
+
+    @property
     def module(self) -> str:
         """The test's file."""
         return shortened(self.entry.test.nodeid.partition("::")[0])
@@ -123,6 +131,10 @@ def shortened(name: str, most: int = _MOST_SHOWN) -> str:
 def rows(runs: Runs, *, ci_run: CiRun | None = None) -> list[Row]:
     """Make a row of each measurement; ``ci_run``: the run of a CI service that has the reports."""
     contexts: dict[tuple[str, str], FailureContext] = {}
+    numbers = {
+        machine: recording_numbers(record for records in held.values() for record in records)
+        for machine, held in runs.history.items()
+    }
     places = dict(zip((run.session for run in runs.runs), runs.places, strict=False))
     made = []
     for entry in runs.entries():
@@ -137,7 +149,7 @@ def rows(runs: Runs, *, ci_run: CiRun | None = None) -> list[Row]:
                 ci_run=ci_run,
                 width=_WIDE.width,
             )
-        made.append(_row(entry, context, runs.history.get(machine, {}).get(entry.key, ())))
+        made.append(_row(entry, context, runs.history.get(machine, {}).get(entry.key, ()), numbers.get(machine)))
     return made
 
 
@@ -147,7 +159,7 @@ def _machine(run: SessionResult, id: str) -> dict[str, Any]:
     return {"machine": machine, "suite": suite}
 
 
-def _row(entry: Entry, shared: FailureContext, records: Sequence[Record]) -> Row:
+def _row(entry: Entry, shared: FailureContext, records: Sequence[Record], numbers: Mapping[str, int] | None) -> Row:
     measured, verdict, counts = entry.measurement, entry.verdict, entry.counted
     reasons: list[str] = []
     figures: list[tuple[str, ...]] = []
@@ -160,7 +172,7 @@ def _row(entry: Entry, shared: FailureContext, records: Sequence[Record]) -> Row
             machine=shared.machine,
             suite=shared.suite,
             tolerance=shared.tolerance if verdict.tolerance is None else verdict.tolerance,
-            baseline=BaselineSummary.of(records, "") if records and verdict.change is not None else None,
+            baseline=BaselineSummary.of(records, "", None, numbers) if records and verdict.change is not None else None,
             work=None if counts is None or counts.verdict.effect != "none" else work.beside(counts),
             report=shared.report,
             ci_run=shared.ci_run,

@@ -42,8 +42,8 @@ class Measurements {
       { key: "co2e", title: "CO2e per 1,000", figure: true, minor: true, if: some(rows.co2e) },
       { key: "change", title: "change", figure: true, if: some(rows.change) },
       { key: "detectable", title: "detectable", figure: true, minor: true, if: some(rows.detectable) },
-      { key: "work", title: "FLOPs", figure: true, minor: some(rows.energy), if: some(rows.work) },
-      { key: "work_change", title: "change of work", figure: true, minor: some(rows.energy), if: some(rows.work) },
+      { key: "work", title: "FLOPs", figure: true, if: some(rows.work) && !some(rows.energy) },
+      { key: "work_change", title: "work", figure: true, minor: some(rows.energy), if: some(rows.work) },
       { key: "machine", title: "machine", minor: true, if: rows.machines > 1 },
       { key: "warnings", title: "warnings", minor: true, if: some(rows.warnings) },
     ].filter((column) => column.if !== false);

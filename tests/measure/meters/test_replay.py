@@ -231,7 +231,7 @@ def test_nothing_recorded_is_refused(path: Path) -> None:
     [
         (['{"format": "pytest-carbon-trace/1"'], 1, "not JSON (Expecting ',' delimiter, column 35)"),
         (["[]"], 1, "not a JSON object"),
-        (['{"energy": 1}'], 1, "the format is None, not 'pytest-carbon-trace/1'"),
+        (['{"energy": 1}'], 1, "it names no format, and must name 'pytest-carbon-trace/1'"),
         ([{"format": FORMAT}], 1, "domains is missing"),
         (
             [{"format": FORMAT, "domains": []}],

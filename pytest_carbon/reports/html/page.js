@@ -47,7 +47,7 @@ async function start() {
     if (link && link.getAttribute("href") === location.hash) open();
   });
   const changes = document.getElementById("changes");
-  if (rows.change.every((change) => change === null)) changes.hidden = document.getElementById("to-changes").hidden = true;
+  if ([...rows.change, ...rows.work_change].every((change) => change === null)) changes.hidden = document.getElementById("to-changes").hidden = true;
   else whenSeen(changes, () => changesChart(document.getElementById("changes-chart"), document.getElementById("changes-caption"), rows));
   for (const place of document.querySelectorAll("[data-ranking]")) {
     const ranking = rows.rankings[Number(place.dataset.ranking)];

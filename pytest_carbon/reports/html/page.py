@@ -53,6 +53,7 @@ def text(runs: Runs, *, ci_run: CiRun | None = None) -> str:
         rankings=ranked,
         tasks=any(ranking.tasks for ranking in ranked),
         rows=made,
+        several=len({row.entry.machine for row in made}) > 1,
         statuses=STATUSES,
         believable=believable,
         shortened=shortened,

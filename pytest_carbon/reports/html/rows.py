@@ -110,11 +110,10 @@ class Row:
         named = function if colons else module
         return shortened(named if self.entry.name == "call" else f"{named} · {self.entry.name}")
 
-    @property
-    def anchor(self) -> str:
-        """The fragment of an address that opens its row; of a name that no address holds, the table."""
-        nodeid = self.entry.test.nodeid
-        return quote(nodeid, safe="/:[]", errors="replace") if len(nodeid) <= _LONGEST_ANCHOR else "all"
+    def anchor(self, *, several_machines: bool) -> str:
+        """Return the fragment of an address that opens its row; of a name that no address holds, the table's."""
+        named = self.entry.label + f" @ {self.entry.machine}" * several_machines
+        return quote(named, safe="/:[]", errors="replace") if len(named) <= _LONGEST_ANCHOR else "all"
 
     @property
     def place(self) -> str | None:
@@ -181,7 +180,7 @@ def _row(entry: Entry, shared: FailureContext, records: Sequence[Record], number
         )
         reasons.append(failure.message(measured, verdict, context) if verdict.failed else verdict.reason)
         figures += [tuple(changed[:4]) for changed in failure.changes(measured, verdict, context.tolerance)]
-        facts += [*_first(measured, verdict), *failure.facts(measured, verdict, context)]
+        facts += [*_first(measured, verdict), *failure.facts(measured, verdict, context), ("tokens", _tokens(entry))]
         remedies += _remedies(failure.remedies(entry.test.nodeid, measured, verdict, context, _WIDE))
         heads.append(_head(measured, verdict))
     if counts is not None:
@@ -253,6 +252,13 @@ def _first(measurement: Measurement, verdict: Verdict) -> Iterator[tuple[str, st
     for warning in measurement.warnings:
         if warning.code in _NEIGHBOURS and warning.code in INFORMS:
             yield "machine", warning.text
+
+
+def _tokens(entry: Entry) -> str | None:
+    grams, tokens = entry.emissions_g_per_million_tokens, entry.tokens
+    if grams is None or tokens is None:
+        return None
+    return f"{quantity(grams, 'g')} CO2e per million tokens that the call {tokens[1]}"
 
 
 def _remedies(blocks: Iterable[Sequence[str]]) -> Iterator[Remedy]:

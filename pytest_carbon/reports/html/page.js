@@ -35,6 +35,7 @@ async function start() {
     const button = event.target.closest("button.copy");
     if (button) copy(button);
   });
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((details) => (details.open = true)));
   const lines = document.getElementById("data").textContent.split("\n");
   const rows = new Rows(await unpack(lines[0]), lines);
   const measurements = new Measurements(rows);

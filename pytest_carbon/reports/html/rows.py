@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from pytest_carbon.gate.recordings import recording_numbers
 from pytest_carbon.gate.work import QUANTITIES
+from pytest_carbon.host.ci import CiRun
 from pytest_carbon.records import (
     INFORMS,
     Counted,
@@ -132,8 +133,8 @@ def shortened(name: str, most: int = _MOST_SHOWN) -> str:
     return name if len(name) <= most else f"{name[: most * 2 // 3]}…{name[-most // 3 :]}"
 
 
-def rows(runs: Runs, *, ci_run: str | None = None) -> list[Row]:
-    """Make a row of each measurement; ``ci_run``: the run of GitHub Actions that has the reports."""
+def rows(runs: Runs, *, ci_run: CiRun | None = None) -> list[Row]:
+    """Make a row of each measurement; ``ci_run``: the run of a CI service that has the reports."""
     contexts: dict[tuple[str, str], FailureContext] = {}
     numbers = {
         machine: recording_numbers(record for records in held.values() for record in records)
@@ -355,7 +356,7 @@ class SuiteCard:
     remedies: tuple[Remedy, ...]
 
 
-def suite_cards(runs: Runs, *, ci_run: str | None = None) -> list[SuiteCard]:
+def suite_cards(runs: Runs, *, ci_run: CiRun | None = None) -> list[SuiteCard]:
     """Describe each suite that moved, or whose reference workload did."""
     cards = []
     for run, place in zip(runs.runs, [*runs.places, *[None] * len(runs.runs)], strict=False):

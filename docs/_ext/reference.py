@@ -47,13 +47,14 @@ def default(option: options.Option) -> tuple[str, str]:
     return ("off" if option.metavar is None else "–"), option.help
 
 
-def option_table() -> str:
+def option_list() -> str:
     """Every option, with its ini key, its default and its help."""
-    rows = []
+    parts = []
     for option in (options.SWITCH, *options.OPTIONS):
         value, text = default(option)
-        rows.append((_code(option.usage), _code(option.key) if option.ini else "–", value, text))
-    return _table(("option", "ini key", "default", "meaning"), rows)
+        key = f"ini key {_code(option.key)}" if option.ini else "no ini key"
+        parts.append(f"## {_code(option.usage)}\n\n{text}\n\n*Default: {value}; {key}.*")
+    return "\n\n".join(parts)
 
 
 def marker() -> str:
@@ -394,7 +395,7 @@ def _slug(heading: str) -> str:
 
 PARTS: Mapping[str, Callable[[], str]] = {
     "readme": partial(from_the_top, "README.md"),
-    "options": option_table,
+    "options": option_list,
     "marker": marker,
     "fixtures": fixtures,
     "hooks": hooks,
@@ -426,10 +427,19 @@ def filled(source: str) -> str:
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Let Sphinx read the pages with their parts."""
+    """Let Sphinx read the pages with their parts, and know a console by its `$` only."""
+    from pygments.lexer import RegexLexer
+    from pygments.token import Generic, Text
+
+    class Console(RegexLexer):
+        tokens = {  # noqa: RUF012
+            "root": [(r"\$ ", Generic.Prompt, "command"), (r".*\n", Generic.Output)],
+            "command": [(r".*\n", Text, "#pop")],
+        }
 
     def read(app: Any, name: str, content: list[str]) -> None:
         content[0] = filled(content[0])
 
+    app.add_lexer("console", Console)
     app.connect("source-read", read)
     return {"parallel_read_safe": True}

@@ -101,6 +101,20 @@ def test_every_exit_status_and_command(reference: ModuleType) -> None:
         assert text.startswith(f"usage: {name} "), name
 
 
+def test_every_key_of_a_report(reference: ModuleType) -> None:
+    """With its meaning, in the section of the part of the schema that has it."""
+    schema = json.loads(reference.SCHEMA.read_text("utf-8"))
+    sections = dict(re.findall(r"^### ([^\n]*)\n(.*?)(?=^### |\Z)", reference.report_format(), re.M | re.S))
+    assert list(sections) == ["The report", *schema["$defs"]]
+    for name, part in {"The report": schema, **schema["$defs"]}.items():
+        shown = rows(sections[name])
+        described = {
+            key: of_key["description"] for key, of_key in part["properties"].items() if "description" in of_key
+        }
+        assert {key: shown[key][1].replace(r"\|", "|") for key in described} == described
+        assert "allOf" in part or part["properties"].keys() <= shown.keys()
+
+
 def test_a_file_of_counts_has_the_keys_of_the_reference(reference: ModuleType) -> None:
     """As the committed counts of the examples have them."""
     (table,) = re.findall(r"### Counted work.*?(?=^`by_class`)", reference.baseline_format(), re.M | re.S)

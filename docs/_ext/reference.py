@@ -208,35 +208,44 @@ def warnings() -> str:
 
 def report_format() -> str:
     """The JSON report, by its schema."""
-    if not SCHEMA.exists():
-        return "This version has no schema."
     schema = json.loads(SCHEMA.read_text("utf-8"))
-    parts = [_properties("The report", schema)]
-    parts += [_properties(name, part) for name, part in schema.get("$defs", {}).items() if "properties" in part]
-    return "\n\n".join(parts)
+    parts = {"The report": schema, **schema["$defs"]}
+    sections = []
+    for name, part in parts.items():
+        table = _table(("key", "type", "meaning"), _properties(part))
+        sections.append(f"### {name}\n\n{part.get('description', '')}\n\n{table}")
+    return "\n\n".join(sections)
 
 
-def _properties(name: str, schema: Mapping[str, Any]) -> str:
-    rows = [
-        (_code(key), _type(part), part.get("description", "")) for key, part in schema.get("properties", {}).items()
-    ]
-    about = schema.get("description", "")
-    return f"### {name}\n\n{about}\n\n{_table(('key', 'type', 'meaning'), rows)}"
+def _properties(schema: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str, str]]:
+    """The keys of an object, and of the objects inside it; those of an object with a name are in its own section."""
+    for base in schema.get("allOf", []):
+        yield "", _type(base), "has these keys, too"
+    for key, part in schema.get("properties", {}).items():
+        if "allOf" not in schema or "description" in part:  # else it only narrows what that describes
+            yield _code(within + key), _type(part), part.get("description", "")
+        for inner in (part, part.get("items"), part.get("additionalProperties"), *part.get("anyOf", [])):
+            if isinstance(inner, Mapping) and "$ref" not in inner:
+                yield from _properties(inner, f"{within}{key}.")
 
 
 def _type(part: Mapping[str, Any]) -> str:
+    """A type, in words."""
     if "$ref" in part:
         name = part["$ref"].rpartition("/")[2]
         return f"[{name}](#{_slug(name)})"
-    for word in ("anyOf", "oneOf"):
-        if word in part:
-            return " or ".join(_type(one) for one in part[word])
+    if choices := part.get("anyOf") or part.get("oneOf") or part.get("allOf"):
+        return " or ".join(map(_type, choices))
     if "const" in part or "enum" in part:
         return ", ".join(_code(json.dumps(value)) for value in part.get("enum", [part.get("const")]))
-    if "items" in part and isinstance(part["items"], Mapping):
+    if isinstance(part.get("items"), Mapping):
         return f"list of {_type(part['items'])}"
     types = part.get("type", "anything")
-    return types if isinstance(types, str) else " or ".join(types)
+    words = [_JSON.get(name, name) for name in ([types] if isinstance(types, str) else types)]
+    return " or ".join(words)
+
+
+_JSON = {"string": "text", "integer": "whole number", "boolean": "true or false", "array": "list"}
 
 
 def baseline_format() -> str:

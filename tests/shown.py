@@ -138,7 +138,7 @@ class Player:
         script += f'{{ export -p; echo "cd $PWD"; }} > {self._state}\nexit $status\n'
         run = subprocess.run(
             ["bash", "-c", script],
-            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **self.environ},
+            env={**os.environ, **self.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -51,6 +51,12 @@ def normal(output: str) -> str:
     return output.strip()
 
 
+def shape(sentence: str) -> str:
+    """A sentence without its figures, plurals and names of tests: of two runs it is the same."""
+    sentence = re.sub(r"(?:[\w/]+\.py::)?\btest_\w+(?: · \w+)?", "TEST", " ".join(sentence.split()))
+    return re.sub(r"\b(\w{3,})s\b", r"\1", re.sub(r"\d+(?:\.\d+)?", "N", sentence))
+
+
 @dataclass
 class Player:
     """Runs a page in a folder, as a user who types what it shows."""

@@ -100,6 +100,22 @@ def test_the_places_of_baselines() -> None:
     ]
 
 
+def test_the_study_counted() -> None:
+    """What is said of all cells beside the study's figures, and what counting costs."""
+    figures, text = results("work_study"), " ".join(page("docs/suite.md").split())
+    study, ratios = figures["study"], figures["study"]["ratio_within_a_task"]
+    for said in (
+        f"rank correlation with the study's figures: {study['rank_correlation']:.3f} over {study['cells']} cells.",
+        f"{study['times_the_prediction']['median']:.1f} times the predicted GPU (median)",
+        f"is off by a factor of {ratios['all']:.2f} (median)",
+        f"{ratios['summarization']:.1f} for summarization and image generation",
+        f"{ratios['image-classification']:.1f} for image classification",
+        f"{figures['generate']['cpu_s']:.1f} s of processor time and {figures['generate']['mib']:.0f} MiB",
+        f"the small suite is counted in {figures['small']['seconds']:.0f} s",
+    ):
+        assert said in text
+
+
 def indented(text: str, after: str) -> list[str]:
     """The lines of the first indented block after a place, joined where they were wrapped."""
     lines = text[text.index(after) :].splitlines()

@@ -34,6 +34,10 @@ from pytest_carbon.records.work import ModuleWork, Work, WorkRecord
 
 DOCS = Path(__file__).parents[1]
 PACKAGE = Path(str(pytest_carbon.__file__)).parent
+WORKFLOWS = [
+    *sorted((DOCS.parent / "examples" / "ci").glob("*.yml")),
+    *sorted((DOCS.parent / "templates").glob("*.yml")),
+]
 SCHEMA = PACKAGE / "reports" / "report.schema.json"
 
 
@@ -372,6 +376,11 @@ def examples() -> str:
     return re.sub(r"\]\((?!\.\./|#|https?:)", "](../examples/", text).replace("](../docs/", "](")
 
 
+def workflows() -> str:
+    """The files that docs/ci.md explains, as they are to be copied."""
+    return "\n\n".join(f"## {path.name}\n\n```yaml\n{path.read_text('utf-8').rstrip()}\n```" for path in WORKFLOWS)
+
+
 def from_the_top(name: str) -> str:
     """A page of the repository's top folder, with its links from here."""
     text = (DOCS.parent / name).read_text("utf-8")
@@ -415,14 +424,17 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "commands": commands,
     "exit-statuses": exit_statuses,
     "examples": examples,
+    "workflows": workflows,
     "changes": partial(from_the_top, "CHANGELOG.md"),
     "contributing": partial(from_the_top, "CONTRIBUTING.md"),
 }
 PAGES = {
-    "README.md": "overview",
-    "examples/README.md": "examples",
-    "CHANGELOG.md": "changes",
-    "CONTRIBUTING.md": "contributing",
+    "README.md": "overview.md",
+    "examples/README.md": "examples.md",
+    "CHANGELOG.md": "changes.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "examples/ci": "workflows.md",
+    **{str(path.relative_to(DOCS.parent)): f"workflows.md#{_slug(path.name)}" for path in WORKFLOWS},
 }
 """Files outside of the docs, and the pages of the site that have their text."""
 
@@ -431,7 +443,7 @@ def filled(source: str) -> str:
     """A page with its parts; links to what is a page here, too, lead to that page."""
     source = re.sub(r"^<!-- reference: ([\w-]+) -->$", lambda part: PARTS[part[1]](), source, flags=re.M)
     for path, name in PAGES.items():
-        source = re.sub(rf"\]\((?:\.\./)+{re.escape(path)}", f"](/{name}.md", source)
+        source = re.sub(rf"\]\((?:\.\./)+{re.escape(path)}(?=[#)])", f"](/{name}", source)
     return source
 
 

@@ -73,7 +73,7 @@ def test_every_hook_with_its_example(reference: ModuleType) -> None:
     parts = reference.hooks().split("## ")[1:]
     assert [re.match(r"`(\w+)", part)[1] for part in parts] == names  # type: ignore[index]
     for name, part in zip(names, parts, strict=True):
-        example = part.partition("```python\n")[2].partition("```")[0]
+        example = part.rpartition("```python\n")[2].partition("```")[0]
         assert f"def {name}(config" in example
         compile(example, name, "exec")
     for argument in list(inspect.signature(Carbon.run).parameters)[1:]:

@@ -99,9 +99,21 @@ def meter() -> str:
 
 
 def _member(name: str, function: Callable[..., Any], *, signature: bool = True, level: str = "##") -> str:
-    arguments = [p.replace(annotation=p.empty) for p in inspect.signature(function).parameters.values()]
-    shown = str(inspect.Signature([p for p in arguments if p.name != "self"])).replace("(/, ", "(") if signature else ""
-    return f"{level} `{name}{shown.replace(', /,', ',')}`\n\n{_prose(inspect.getdoc(function) or '')}"
+    heading = f"{level} {_code(name)}\n\n"
+    if signature:
+        heading += f"```python\n{_signature(name, function)}\n```\n\n"
+    return heading + _prose(inspect.getdoc(function) or "")
+
+
+def _signature(name: str, function: Callable[..., Any]) -> str:
+    """A call as it is written, without types; one argument a line where it is long."""
+    parameters = [p.replace(annotation=p.empty) for p in inspect.signature(function).parameters.values()]
+    arguments = [str(p) for p in parameters if p.name != "self"]
+    first = next((k for k, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY), None)
+    if first is not None and all(p.kind is not p.VAR_POSITIONAL for p in parameters):
+        arguments.insert(first - len(parameters), "*")
+    line = f"{name}({', '.join(arguments)})"
+    return line if len(line) <= 80 else "\n".join([f"{name}(", *(f"    {one}," for one in arguments), ")"])
 
 
 def _prose(docstring: str) -> str:

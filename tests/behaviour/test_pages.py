@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,8 @@ def test_the_tutorial(play: Play) -> None:
         of_the_job: lambda player: player.set("PYTEST_ADDOPTS", None),
     }
     player = play("tutorial.md", before=measure)
+    for package in re.findall(r"^pip install ([\w-]+)", player.page.read_text("utf-8"), re.M):
+        assert version(package)  # the tests have what the page installs
     assert any("--carbon-accept" in command for command in player.ran)
     assert player.ran[-1] == of_the_job
     assert f"- run: {of_the_job}\n" in player.page.read_text("utf-8")

@@ -162,6 +162,21 @@ def test_a_page_that_brings_its_files(play: Play, name: str) -> None:
     assert len(player.ran) >= 2
 
 
+@pytest.mark.slow
+def test_cells_of_the_study_as_counted(play: Play, tmp_path: Path) -> None:
+    """Two models of the table in docs/suite.md, counted again: the same FLOPs, bytes, kernels and prediction."""
+    with_torch()
+    library("transformers")
+    shown = re.findall(r"^  ((?:distil)?gpt2 .*)$", (DOCS / "suite.md").read_text("utf-8"), re.M)
+    assert len(shown) == 2
+    (tmp_path / "empty.md").write_text("", "utf-8")
+    player = play(str(tmp_path / "empty.md"), {"pytest.ini": "[pytest]\n"})
+    status, output = player.run("pytest --carbon-work --pyargs pytest_carbon.suite --carbon-suite=gpt2,distilgpt2")
+    assert status == 0, output
+    printed = [line.split() for line in output.splitlines()]
+    assert [row for row in shown if row.split() not in printed] == [], output
+
+
 def test_the_marker_of_the_reference(play: Play) -> None:
     """Its tests pass, measured."""
     player = play("reference/marker.md", {"pytest.ini": "[pytest]\n"})

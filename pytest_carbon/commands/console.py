@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pytest_carbon.baselines import Store
-from pytest_carbon.host.output import obstacle
+from pytest_carbon.host.output import as_bytes, obstacle, remedy
 from pytest_carbon.plugin.project import of_project
 from pytest_carbon.records import Settings, UsageProblem
 from pytest_carbon.reports import markdown
@@ -46,6 +46,28 @@ def refuse_obstacle(flag: str, path: Path, format: str) -> None:
     """Refuse, before anything is measured, a file that could not be written after it."""
     if why := obstacle(path, format):
         raise UsageProblem(f"{flag}{path}: {why}.")
+
+
+def print_text(text: str, otherwise: str) -> None:
+    """Write to standard output: UTF-8, whatever the terminal's own encoding is, as into a file.
+
+    Raises :class:`UsageProblem`, with a remedy for all but a full disk: ``otherwise``.
+    """
+    stream = sys.stdout
+    if stream is None:
+        raise UsageProblem(f"standard output is closed. {otherwise}.")
+    try:
+        stream.flush()
+        if (binary := getattr(stream, "buffer", None)) is not None:
+            binary.write(as_bytes(text))
+            binary.flush()
+        else:
+            stream.write(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        helps = remedy(error, otherwise)
+        raise UsageProblem(f"cannot write to standard output: {error.strerror or error}. {helps}.") from None
 
 
 @contextlib.contextmanager

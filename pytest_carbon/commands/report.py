@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pytest_carbon.baselines import address, open_store
-from pytest_carbon.commands.console import OK, Commands, add_name, add_project, checked, project, refuse_obstacle
+from pytest_carbon.commands import card
+from pytest_carbon.commands.console import (
+    OK,
+    Commands,
+    add_name,
+    add_project,
+    checked,
+    print_text,
+    project,
+    refuse_obstacle,
+)
 from pytest_carbon.host import job, output
 from pytest_carbon.records import Key, Record, UsageProblem
-from pytest_carbon.reports import comment, jsonfile, markdown
+from pytest_carbon.reports import comment, jsonfile, markdown, openmetrics
 from pytest_carbon.reports.html import page
 from pytest_carbon.reports.merge import Runs, merge
 
@@ -33,6 +42,7 @@ def add(commands: Commands) -> None:
     )
     for flag, (_, _, help) in _OUTPUTS.items():
         parser.add_argument(flag, metavar="FILE", help=f"{help}; - is standard output")
+    card.add(parser)
     add_name(parser)
     parser.add_argument(
         "--report-url",
@@ -46,12 +56,16 @@ def add(commands: Commands) -> None:
 
 def _run(given: argparse.Namespace) -> int:
     files = {flag: file for flag in _OUTPUTS if (file := getattr(given, _name(flag))) is not None}
-    if not files:
-        given.parser.error(f"nothing to write; give one of {', '.join(_OUTPUTS)}")
+    card.refuse(given, files)
+    if not files and given.model_card is None:
+        given.parser.error(f"nothing to write; give one of {', '.join((*_OUTPUTS, '--model-card'))}")
     refuse_outputs([(flag, file, _OUTPUTS[flag][0]) for flag, file in files.items()])
     runs = merge([(place, jsonfile.read(Path(place).expanduser())) for place in given.reports], _history(given))
     texts = {flag: _OUTPUTS[flag][1](runs, given) for flag in files}  # all of them, before the first is written
+    change = None if given.model_card is None else card.change(runs, given)
     write_outputs([(flag, file, _OUTPUTS[flag][0], texts[flag]) for flag, file in files.items()])
+    if change is not None:
+        card.apply(change, write=given.write)
     return OK
 
 
@@ -81,7 +95,7 @@ def write_outputs(outputs: Sequence[tuple[str, str, str, str]]) -> None:
     for flag, file, format, text in sorted(outputs, key=lambda one: one[1] == _STANDARD_OUTPUT):
         try:
             if file == _STANDARD_OUTPUT:
-                _print(text)
+                print_text(text, "Give the path of a file instead of -")
             else:
                 output.write(_path(file), text, format)
         except UsageProblem as problem:
@@ -92,25 +106,6 @@ def write_outputs(outputs: Sequence[tuple[str, str, str, str]]) -> None:
 
 def _path(file: str) -> Path:
     return Path(file).expanduser()
-
-
-def _print(text: str) -> None:
-    """Write to standard output: UTF-8, whatever the terminal's own encoding is, as into a file."""
-    stream = sys.stdout
-    if stream is None:
-        raise UsageProblem("standard output is closed. Give the path of a file instead of -.")
-    try:
-        stream.flush()
-        if (binary := getattr(stream, "buffer", None)) is not None:
-            binary.write(output.as_bytes(text))
-            binary.flush()
-        else:
-            stream.write(text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        helps = output.remedy(error, "Give the path of a file instead of -")
-        raise UsageProblem(f"cannot write to standard output: {error.strerror or error}. {helps}.") from None
 
 
 def _history(given: argparse.Namespace) -> dict[str, dict[Key, list[Record]]]:
@@ -141,5 +136,10 @@ _OUTPUTS: Mapping[str, tuple[str, _Write, str]] = {
         "a page that shows everything, and needs no network",
     ),
     "--markdown": (markdown.FORMAT, _markdown, "write a comment on a pull request, 65,000 characters at most"),
+    "--openmetrics": (
+        openmetrics.FORMAT,
+        lambda runs, _: openmetrics.text(runs),
+        "metrics for the textfile collector of Prometheus, whose files are called *.prom",
+    ),
 }
 """By flag: the format of the file, what makes its text, and the help."""

@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pytest_carbon.records import REPLAYED, Measurement, TaskInfo, TestResult, is_estimated
 from pytest_carbon.tasks.catalogue import TASKS, Unit, study_cells
@@ -21,6 +21,9 @@ PHONE_CHARGE_WH = 22.0  # a full charge of a phone, as in the study's newer vers
 MOST_ERROR = 0.05  # relative; a figure that may be further off has a warning
 PREPARING = 0.05  # the share of a call's time above which preparing its input is reported
 NOT_ITS_OWN = "other-device"  # the warning of a figure that is not the energy of the work
+
+Origin = Literal["measured", "estimated", "replayed", "simulated"]
+"""Where an energy comes from: a counter, a model of the processor, a trace that is played, or a simulated GPU."""
 
 _FAILED = {"failed": "failed test", "error": "failed test", "xfailed": "xfailed test"}
 
@@ -97,6 +100,20 @@ class Figure:
         known = TASKS.get(info.name)
         units = (known.unit,) if known else tuple(counts)
         return next(((unit, count) for unit in units if (count := counts[unit])), None)
+
+
+def is_simulated(machine_id: str) -> bool:
+    """Tell whether a machine's GPU is simulated, by the simulated driver's name."""
+    return "x-simulated-" in machine_id
+
+
+def origin(measurement: Measurement) -> Origin:
+    """Tell where a measurement's energy comes from; only a measured one is a fact about the model."""
+    if measurement.estimated:
+        return "estimated"
+    if any(REPLAYED in energy.domain.source for energy in measurement.domains):
+        return "replayed"
+    return "simulated" if is_simulated(measurement.machine) else "measured"
 
 
 def usual(info: TaskInfo) -> bool:
@@ -261,7 +278,7 @@ class Group:
     @property
     def simulated(self) -> bool:
         """Whether the GPU was simulated, by the simulated driver's name."""
-        return "x-simulated-" in self.machine
+        return is_simulated(self.machine)
 
     @property
     def comparable(self) -> bool:

@@ -356,7 +356,9 @@ def main() -> int:
     print(*(figure.line() for figure in figures), sep="\n")
     if given.json is not None:
         bars = [figure._asdict() | {"met": figure.met} for figure in figures]
-        versions = {name: version(name) for name in ("jinja2", "selenium")}
+        from tests import browser
+
+        versions = {name: version(name) for name in ("jinja2", "selenium")} | {"browser": browser.version()}
         write_results(given.json, "page", made_by("page"), {"versions": versions, "bars": bars})
     return 0 if all(figure.met for figure in figures) else 1
 

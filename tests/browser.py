@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -45,6 +46,12 @@ def why_not() -> str | None:
 def _found(*names: str) -> str | None:
     """The first of these programs that is installed."""
     return next(filter(None, map(shutil.which, names)), None)
+
+
+def version() -> str:
+    """What the browser calls itself, with its version."""
+    command = [_found(*_BROWSERS) or "chromium", "--version"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @contextmanager

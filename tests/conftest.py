@@ -19,10 +19,13 @@ from postgres import PostgresServer, why_not
 
 import pytest_carbon
 import simulation
+from pytest_carbon.host.ci import SERVICES
 
 pytest_plugins = ["pytester"]
 
-os.environ.pop("CI", None)  # where it is set, what is suspect is measured again: a test that wants that says so
+# In CI, what is suspect is measured again, and reports name the service: a test that wants that says so.
+for variable in ("CI", *SERVICES):
+    os.environ.pop(variable, None)
 
 # What an installed package has: a checkout's bytecode is not written by runs that write none, as most here, and then
 # each of a thousand processes compiles the package anew.

@@ -341,3 +341,20 @@ def two_machines() -> Runs:
         both = replace(decode, measurements=(*prefill.measurements, *decode.measurements))
         runs.append(builders.result(both, machine=machine, session=machine.id, exit_status=1))
     return Runs(tuple(runs), ("h100.json", "a100.json"))
+
+
+def counted_only() -> Runs:
+    """A run without a GPU: work was counted, and nothing measured."""
+    statuses: tuple[WorkStatus, ...] = ("pass", "new", "regression", "pass", "pass")
+    tests = [
+        TestResult(
+            f"tests/test_work.py::test_{status}[{number}]",
+            "failed" if status == "regression" else "passed",
+            (),
+            "passed",
+            (counts(status, flops=10**number * 37, change=14.8 if status == "regression" else 0.0),),
+        )
+        for number, status in enumerate(statuses, start=8)
+    ]
+    run = builders.result(*tests, machine=H100, intensity=None, exit_status=1)
+    return Runs((run,), ("work.json",))

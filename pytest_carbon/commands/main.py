@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from pytest_carbon import __version__
-from pytest_carbon.commands import baseline, compare, doctor, report, trace
+from pytest_carbon.commands import baseline, comment, compare, doctor, report, trace
 from pytest_carbon.commands.console import INTERRUPTED, OK, UNUSABLE
 from pytest_carbon.records import CarbonError
 
@@ -55,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pytest-carbon {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (doctor, baseline, compare, report, trace):
+    for module in (doctor, baseline, compare, report, comment, trace):
         module.add(commands)
     return parser
+
+
+if __name__ == "__main__":  # where the command is not on the PATH: python -m pytest_carbon.commands.main
+    sys.exit(main())

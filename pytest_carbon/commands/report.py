@@ -19,10 +19,10 @@ from pytest_carbon.commands.console import (
     project,
     refuse_obstacle,
 )
-from pytest_carbon.host import job, output
+from pytest_carbon.host import output
+from pytest_carbon.host.ci import ci_run
 from pytest_carbon.records import Key, Record, UsageProblem
-from pytest_carbon.reports import comment, jsonfile, markdown, openmetrics
-from pytest_carbon.reports.html import page
+from pytest_carbon.reports import comment, html, jsonfile, markdown, openmetrics
 from pytest_carbon.reports.merge import Runs, merge
 
 _STANDARD_OUTPUT = "-"
@@ -125,15 +125,15 @@ def _history(given: argparse.Namespace) -> dict[str, dict[Key, list[Record]]]:
 
 def _markdown(runs: Runs, given: argparse.Namespace) -> str:
     place = [] if given.baselines is None else [f"--baseline={address.place(given.baselines, Path())}"]
-    return comment.markdown(runs, name=given.name, url=given.report_url, ci_run=job.run_id(), place=place)
+    return comment.markdown(runs, name=given.name, url=given.report_url, ci_run=ci_run(os.environ), place=place)
 
 
 _Write = Callable[[Runs, argparse.Namespace], str]
 _OUTPUTS: Mapping[str, tuple[str, _Write, str]] = {
     "--html": (
-        page.FORMAT,
-        lambda runs, _: page.text(runs, ci_run=job.run_id()),
-        "a page that shows everything, and needs no network",
+        html.FORMAT,
+        lambda runs, _: html.text(runs, ci_run=ci_run(os.environ)),
+        "write a page for a browser",
     ),
     "--markdown": (markdown.FORMAT, _markdown, "write a comment on a pull request, 65,000 characters at most"),
     "--openmetrics": (

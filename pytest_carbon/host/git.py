@@ -74,6 +74,7 @@ def top_of(folder: Path) -> Path:
 _OF_CHANGE = (
     "GITHUB_HEAD_REF",
     "CI_MERGE_REQUEST_SOURCE_BRANCH_NAME",
+    "CI_EXTERNAL_PULL_REQUEST_SOURCE_BRANCH_NAME",
     "SYSTEM_PULLREQUEST_SOURCEBRANCH",
     "CHANGE_BRANCH",
     "CI_COMMIT_SOURCE_BRANCH",
@@ -85,6 +86,7 @@ _OF_CHANGE = (
 """The branch of a pull request: GitHub, GitLab, Azure, Jenkins, Woodpecker, Drone, Travis, AppVeyor, Semaphore."""
 _NUMBERS = (
     "CI_MERGE_REQUEST_IID",
+    "CI_EXTERNAL_PULL_REQUEST_IID",
     "SYSTEM_PULLREQUEST_PULLREQUESTNUMBER",
     "SYSTEM_PULLREQUEST_PULLREQUESTID",
     "CHANGE_ID",
@@ -105,6 +107,8 @@ _BRANCHES = (
     "CI_COMMIT_REF_NAME",
     "BUILD_SOURCEBRANCH",
     "BRANCH_NAME",
+    "GIT_LOCAL_BRANCH",
+    "GIT_BRANCH",
     "CIRCLE_BRANCH",
     "BUILDKITE_BRANCH",
     "BITBUCKET_BRANCH",
@@ -115,9 +119,12 @@ _BRANCHES = (
     "CIRRUS_BRANCH",
 )
 """The branch that is built; of a pull request, with some services, the one that it is for."""
+_OF_JENKINS = ("GIT_LOCAL_BRANCH", "GIT_BRANCH", "TAG_NAME")
+"""What only counts in a job of Jenkins; elsewhere anybody may use these names."""
 _TARGETS = (
     "GITHUB_BASE_REF",
     "CI_MERGE_REQUEST_TARGET_BRANCH_NAME",
+    "CI_EXTERNAL_PULL_REQUEST_TARGET_BRANCH_NAME",
     "CHANGE_TARGET",
     "SYSTEM_PULLREQUEST_TARGETBRANCH",
 )
@@ -128,12 +135,17 @@ _TAGS = (
     "TRAVIS_TAG",
     "APPVEYOR_REPO_TAG_NAME",
     "SEMAPHORE_GIT_TAG_NAME",
+    "TAG_NAME",
 )
 CI_VARIABLES = (*_OF_CHANGE, *_NUMBERS, *_BRANCHES, *_TARGETS, *_TAGS, "GITHUB_REF_TYPE")
 
 
 def _value(name: str) -> str | None:
+    if name in _OF_JENKINS and "JENKINS_URL" not in os.environ:
+        return None
     value = os.environ.get(name, "").removeprefix("refs/heads/")
+    if name == "GIT_BRANCH":  # with the remote's name
+        value = "" if value == "detached" else value.removeprefix("origin/")
     return None if value in ("", "false") or value.startswith("refs/tags/") else value.removeprefix("refs/")
 
 

@@ -15,12 +15,6 @@ def in_actions() -> bool:
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
-def run_id() -> str | None:
-    """Return the id of the run of GitHub Actions."""
-    id = os.environ.get("GITHUB_RUN_ID", "") if in_actions() else ""
-    return id if id.isdecimal() else None
-
-
 def summary_file() -> str | None:
     """Return the file of the step's summary; None where there is none."""
     return os.environ.get("GITHUB_STEP_SUMMARY") or None

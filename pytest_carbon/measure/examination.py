@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pytest_carbon.host import electricity, processor
+from pytest_carbon.host.ci import service_of
 from pytest_carbon.host.machine import machine_id
 from pytest_carbon.host.stdlib import now_text, os, time
 from pytest_carbon.measure import contention, meters, workloads
@@ -298,11 +299,8 @@ def _nvidia(
 
 def ci_service(environ: Mapping[str, str]) -> str | None:
     """Name the CI service of this machine."""
-    if environ.get("GITHUB_ACTIONS"):
-        return "a GitHub-hosted runner" if environ.get("RUNNER_ENVIRONMENT") == "github-hosted" else "GitHub Actions"
-    if environ.get("GITLAB_CI"):
-        return "GitLab CI"
-    return "CI" if environ.get("CI", "").lower() not in ("", "false", "0") else None
+    hosted = environ.get("GITHUB_ACTIONS") and environ.get("RUNNER_ENVIRONMENT") == "github-hosted"
+    return "a GitHub-hosted runner" if hosted else service_of(environ)
 
 
 def calibrations(examined: Examination) -> dict[str, Calibration]:

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from pytest_carbon.host import job
+from pytest_carbon.host.ci import ci_run
 from pytest_carbon.host.patches import undone
+from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import failures
 from pytest_carbon.plugin.project import flags_of
 from pytest_carbon.records import SessionResult
@@ -46,7 +48,7 @@ def _summarise(config: pytest.Config, result: SessionResult) -> Iterator[str]:
     try:
         most = job.room_in_summary(path)
         text = comment.markdown(
-            runs, name=NAME, ci_run=job.run_id(), place=place, most=most, size=lambda text: len(text.encode())
+            runs, name=NAME, ci_run=ci_run(os.environ), place=place, most=most, size=lambda text: len(text.encode())
         )
         job.append_to_summary(path, text)
     except OSError as error:

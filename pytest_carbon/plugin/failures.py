@@ -12,7 +12,7 @@ from _pytest._code.code import ExceptionRepr, ReprEntry, ReprFileLocation, ReprT
 
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.gate import budget
-from pytest_carbon.host import job
+from pytest_carbon.host.ci import ci_run
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import record
 from pytest_carbon.plugin.ids import test_id
@@ -121,7 +121,7 @@ class Failures:
             mistake=m.name in test.mistaken,
             work=next((beside(one) for one in own.counted if one.name == m.name), None) if own else None,
             report=self._from_here(settings.json) if settings.json else None,
-            ci_run=job.run_id(),
+            ci_run=ci_run(os.environ),
             arguments=[*self._flags(), *selection(config, test.item)],
             project=flags_of(config, command=True),
             width=width(config),

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pytest_carbon.baselines.view import Stored
-from pytest_carbon.host import job, output
+from pytest_carbon.host import output
+from pytest_carbon.host.ci import ci_run
+from pytest_carbon.host.stdlib import os
 from pytest_carbon.records import CarbonError, SessionResult, Settings
 from pytest_carbon.reports import html, jsonfile
 from pytest_carbon.reports.merge import Runs
@@ -52,7 +54,7 @@ class OutputFile(NamedTuple):
 
 FILES = (
     OutputFile("json", jsonfile.FORMAT, lambda runs: jsonfile.text(runs.runs[0])),
-    OutputFile("html", html.FORMAT, lambda runs: html.text(runs, ci_run=job.run_id()), "jinja2", "report"),
+    OutputFile("html", html.FORMAT, lambda runs: html.text(runs, ci_run=ci_run(os.environ)), "jinja2", "report"),
 )
 
 

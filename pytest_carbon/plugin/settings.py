@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 
+from pytest_carbon.host.ci import in_ci
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import values as readers
 from pytest_carbon.plugin.options import OPTIONS, SWITCH, Option
@@ -76,8 +77,7 @@ def read_settings(config: pytest.Config) -> Settings:
     values.setdefault("min_time_s", min(defaults.min_time_s, values.get("max_time_s", math.inf)))
     values.setdefault("max_time_s", max(defaults.max_time_s, values["min_time_s"]))
     values.setdefault("baseline", config.rootpath / defaults.baseline)
-    in_ci = os.environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
-    values.setdefault("confirm", 2 if in_ci else 0)
+    values.setdefault("confirm", 2 if in_ci(os.environ) else 0)
     if "against" in given:  # the ini file's sessions are for comparing with baselines
         values.update(confirm=0, reference=False, work=False)
         values["sessions"] = given["sessions"].value if "sessions" in given and given["sessions"].flag else PAIRS

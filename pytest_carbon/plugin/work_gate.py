@@ -12,8 +12,9 @@ from pytest_carbon.baselines import Store
 from pytest_carbon.baselines.decide_work import WorkDecision, decide_work
 from pytest_carbon.gate import budget, prediction
 from pytest_carbon.gate import work as gate
-from pytest_carbon.host import job
+from pytest_carbon.host.ci import ci_run
 from pytest_carbon.host.git import GitState
+from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import failures, missing, record, record_work
 from pytest_carbon.plugin.counter import Count, versions
 from pytest_carbon.plugin.ids import why_unstable
@@ -174,7 +175,7 @@ class WorkGate:
             dirty=self.git.dirty,
             mistake=one.name in test.mistaken,
             report=failures.from_here(config, settings.json) if settings.json else None,
-            ci_run=job.run_id(),
+            ci_run=ci_run(os.environ),
             arguments=[*flags, *failures.selection(config, test.item)],
             project=flags_of(config, command=True),
             whole=test.marked and "carbon" not in getattr(test.item, "fixturenames", ()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
+from pytest_carbon.host.ci import CiRun
 from pytest_carbon.reports.layout import Page
 
 
@@ -14,22 +15,22 @@ def advice(page: Page, text: str, *commands: str) -> list[str]:
 
 
 def acceptance(
-    page: Page, intended: str, accept: str, *, report: str | None, ci_run: str | None, place: Sequence[str]
+    page: Page, intended: str, accept: str, *, report: str | None, ci_run: CiRun | None, place: Sequence[str]
 ) -> Iterator[list[str]]:
     """Give the commands that accept a change: here (``accept``), and from the report elsewhere.
 
-    ``place``: the options with which a command finds the baselines; ``ci_run``: the id of a run of GitHub Actions.
+    ``place``: the options with which a command finds the baselines; ``ci_run``: the run of a CI service that this is.
     """
     yield advice(page, f"{intended}, accept it:", accept.rstrip())
-    commands = from_report(report, ci_run=ci_run, place=place)
-    yield advice(page, "or on any other machine, from this run's report (--carbon-json):", *commands)
+    where = ""
+    if ci_run is not None:
+        where = f", an artefact of {ci_run.service}" + (f" ({ci_run.page})" if ci_run.page else "")
+    text = f"or on any other machine, from this run's report (--carbon-json){where}:"
+    yield advice(page, text, *from_report(report, ci_run=ci_run, place=place))
 
 
-def from_report(report: str | None, *, ci_run: str | None, place: Sequence[str]) -> list[str]:
+def from_report(report: str | None, *, ci_run: CiRun | None, place: Sequence[str]) -> list[str]:
     """Return the commands that accept a change from a run's report, or from the artefact that has it."""
     report = report or "REPORT.json"
-    if ci_run is None:
-        return [f"pytest-carbon baseline accept {shlex.join([report, *place])}"]
-    command = shlex.join(["pytest-carbon", "baseline", "accept", *place])
-    file = shlex.quote(report.rpartition("/")[2])
-    return [f"gh run download {ci_run} --dir=carbon-run", f"{command} carbon-run/*/{file}"]
+    download, report = (None, report) if ci_run is None else ci_run.fetch(report)
+    return [*filter(None, [download]), f"pytest-carbon baseline accept {shlex.join([report, *place])}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from pytest_carbon.host.ci import CiRun
 from pytest_carbon.records import SessionResult, Verdict, is_estimated, label
 from pytest_carbon.records.work import WORK
 from pytest_carbon.reports.advice import from_report
@@ -46,14 +47,14 @@ def markdown(
     *,
     name: str,
     url: str | None = None,
-    ci_run: str | None = None,
+    ci_run: CiRun | None = None,
     place: Sequence[str] = (),
     most: int = LONGEST,
     size: Callable[[str], int] = len,
 ) -> str:
     """Write what changed, whether to believe it, why, and what to do; what passes is folded away.
 
-    ``url``: of the page with everything. ``ci_run``: the id of a run of GitHub Actions, whose artefact has the report.
+    ``url``: of the page with everything. ``ci_run``: the run of a CI service whose artefact has the report.
     ``place``: the options with which a command finds the baselines. ``most``: what the text may come to, by ``size``.
     """
     found = findings(runs)
@@ -330,7 +331,7 @@ def _belief(verdict: Verdict) -> str:
 # --- what to do ------------------------------------------------------------------------------------
 
 
-def _what_to_do(runs: Runs, found: Sequence[Finding], ci_run: str | None, place: Sequence[str]) -> Iterator[Block]:
+def _what_to_do(runs: Runs, found: Sequence[Finding], ci_run: CiRun | None, place: Sequence[str]) -> Iterator[Block]:
     """Give the commands that accept the changes of each run that has some."""
     commands: list[str] = []
     own_of: dict[int, list[Finding]] = {}

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from pytest_carbon.gate import sentences
 from pytest_carbon.gate.recordings import baseline_of
+from pytest_carbon.host.ci import CiRun
 from pytest_carbon.records import (
     Against,
     CarbonIntensity,
@@ -90,8 +91,8 @@ class FailureContext:
     """What its counted work says of a change, where it was counted, too."""
     report: str | None = None
     """The file of ``--carbon-json``."""
-    ci_run: str | None = None
-    """The id of the run of GitHub Actions that this is."""
+    ci_run: CiRun | None = None
+    """The run of a CI service that this is."""
     arguments: Sequence[str] = ()
     """What runs the test again from here, where that is more than its id: this run's flags, another folder's path."""
     project: Sequence[str] = ()

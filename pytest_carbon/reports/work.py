@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, get_args
 
 from pytest_carbon.gate.work import QUANTITIES, figures
+from pytest_carbon.host.ci import CiRun
 from pytest_carbon.records import Counted, Key, SessionResult, Settings, TestResult
 from pytest_carbon.records.work import WORK, Work, WorkRecord, WorkStatus
 from pytest_carbon.reports import counts
@@ -338,8 +339,8 @@ class WorkContext:
     """Whether it was not counted for a mistake in the test, whose remedy the reason says."""
     report: str | None = None
     """The file of ``--carbon-json``."""
-    ci_run: str | None = None
-    """The id of the run of GitHub Actions that this is."""
+    ci_run: CiRun | None = None
+    """The run of a CI service that this is."""
     arguments: Sequence[str] = ()
     """What runs the test again from here."""
     project: Sequence[str] = ()

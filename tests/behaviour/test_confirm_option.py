@@ -141,6 +141,19 @@ def test_it_is_the_default_in_ci(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("variable", ["TF_BUILD", "JENKINS_URL", "GITLAB_CI"])
+def test_it_is_the_default_where_a_service_is_recognised(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """Azure Pipelines and Jenkins do not set CI."""
+    monkeypatch.setenv("A", "3")
+    monkeypatch.setenv(variable, "1")
+    assert run_carbon("test_it.py::test_a").ret == 1
+    assert times(pytester, "A") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("recorded")
 def test_with_sessions(run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mean of all of them, and all are recorded where it passes."""
     monkeypatch.setenv("A", "2.4 2.4 1.8 1.8")

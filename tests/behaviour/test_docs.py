@@ -163,20 +163,32 @@ def test_what_the_benchmark_of_counted_work_found_is_what_the_docs_say() -> None
         assert said in figures, said
 
 
-def test_the_workflow_gates_pull_requests_without_a_gpu() -> None:
-    """And every option that it names exists."""
-    workflow = re.findall(r"```yaml\n(.*?)```", page("docs/ci.md"), re.DOTALL)[0]
-    jobs = dict(
-        re.findall(r"^  (\w+):(?:  #[^\n]*)?\n(.*?)(?=^  \w|\Z)", workflow.partition("jobs:\n")[2], re.M | re.DOTALL)
-    )
-    assert list(jobs) == ["tests", "work", "carbon"]
-    assert "runs-on: ubuntu-latest" in jobs["work"]
-    assert "pytest --carbon-work " in jobs["work"]
-    assert "if: github.event_name == 'schedule'" in jobs["carbon"]
-    assert "pytest --carbon-record " in jobs["carbon"]
+def test_the_flags_that_the_pages_and_workflows_name_exist() -> None:
+    """In commands, and in what the action is given."""
     flags = {option.flag for option in (options.SWITCH, *options.OPTIONS)}
     for name in ("docs/ci.md", "docs/work.md", "examples/README.md"):
         assert set(re.findall(r"(?:pytest|\s)\s(--carbon[a-z-]*)", page(name))) <= flags, name
+    for path in (*ROOT.glob("examples/ci/*.yml"), *ROOT.glob("templates/*.yml"), ROOT / "action.yml"):
+        assert set(re.findall(r"[\s\"`](--carbon[a-z-]*)", path.read_text("utf-8"))) <= flags, path
+
+
+def test_the_page_on_ci_has_every_file_and_every_input() -> None:
+    """In its tables, with the defaults; a workflow is shown nowhere but in its file."""
+    import yaml
+
+    shown = page("docs/ci.md")
+    for path in (*ROOT.glob("examples/ci/*.yml"), *ROOT.glob("templates/*.yml")):
+        assert f"](../{path.relative_to(ROOT)})" in shown, path
+    action, described = yaml.safe_load(page("action.yml")), rows(shown)
+    assert list(action["inputs"]) == [name for name in described if name in action["inputs"]]
+    for name, one in action["inputs"].items():
+        default = described[name][1].strip("`")
+        assert default == {"arguments": "–", "token": "the job's own"}.get(name, one.get("default")), name
+    assert set(action["outputs"]) <= set(re.findall(r"`([a-z-]+)`", shown))
+    for block in re.findall(r"```yaml\n(.*?)```", shown, re.DOTALL):
+        assert "run:" not in block
+        for name in yaml.safe_load(block)[0]["with"]:
+            assert name in action["inputs"]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -81,7 +81,9 @@ def all_seen(browser: Browser) -> None:
     assert browser.all(".chart svg")
 
 
-@pytest.mark.parametrize("make", [pages.mixture, pages.study, pages.hostile, pages.nothing, pages.two_machines])
+@pytest.mark.parametrize(
+    "make", [pages.mixture, pages.study, pages.hostile, pages.nothing, pages.two_machines, pages.counted_only]
+)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_asks_for_nothing_complains_of_nothing_and_can_be_read_aloud(
     opened: Open, browser: Browser, files: Any, make: Callable[[], Runs], scheme: str
@@ -170,6 +172,16 @@ def test_an_opened_row_shows_why_whether_to_believe_it_what_to_do_and_its_charts
     assert "accepted" in browser.js("return document.querySelector('tr.detail svg').textContent")
 
 
+def test_what_was_counted_without_a_gpu_has_its_charts(opened: Open) -> None:
+    browser = opened(pages.counted_only)
+    all_seen(browser)
+    assert "Largest change of what was counted per call from the baseline" in browser.text("#changes")
+    labels = browser.js("return [...document.querySelectorAll('svg[role=img]')].map(s => s.ariaLabel)")
+    assert labels[0] == "Changes of 4 measurements. test_regression[10]: 16× FLOPs, regression."
+    assert labels[1].startswith("Work per call (counted, not energy measured): 5 figures, from 3.70 GFLOP")
+    assert "16× FLOPs" in browser.text("#rows")
+
+
 def test_what_nobody_opens_is_not_drawn(opened: Open) -> None:
     browser = opened(thousands)
     assert browser.js("return document.querySelectorAll('tr.detail').length") == 0
@@ -207,6 +219,11 @@ def test_an_address_opens_all_of_a_test_with_several_names_or_machines(opened: O
     until(lambda: len(expanded(browser)) == 4)
     browser = opened(pages.two_machines, f"{test} · decode @ 1x-nvidia-a100")
     until(lambda: expanded(browser) == ["test_it · decode"])
+    browser = opened(pages.two_machines)
+    assert "test_it · decode on 1x-nvidia-h100-80gb-hbm3-700w-gpu" in browser.text(".card")
+    click(browser, ".card:last-child a.name")
+    until(lambda: expanded(browser) == ["test_it · decode"])
+    assert "1x-nvidia-a100" in browser.text("tr.detail .where")
 
 
 def test_a_link_in_a_card_opens_the_row_again(opened: Open) -> None:

@@ -52,10 +52,11 @@ def test_the_command_takes_the_report_from_the_run_in_ci(monkeypatch: pytest.Mon
     monkeypatch.setenv("GITHUB_RUN_ID", "42")
     text = carbon("report", "a.json", "--markdown=-", "--baselines=kept").out
     assert (
-        "gh run download 42 --dir=carbon-run\npytest-carbon baseline accept --baseline=kept carbon-run/*/a.json" in text
+        "gh run download 42 --name=a --dir=carbon-run\npytest-carbon baseline accept carbon-run/a.json --baseline=kept"
+        in text
     )
     monkeypatch.setenv("GITHUB_RUN_ID", "42; rm -rf /")
-    assert "pytest-carbon baseline accept a.json" in carbon("report", "a.json", "--markdown=-").out
+    assert "gh run download '42; rm -rf /' --name=a" in carbon("report", "a.json", "--markdown=-").out
 
 
 def test_a_link_is_to_a_page_of_the_web() -> None:

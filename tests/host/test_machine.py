@@ -366,7 +366,7 @@ def test_any_folder_name_can_be_compared(there: str, here: str) -> None:
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty repository, and no git or CI settings from outside."""
     for variable in list(os.environ):
-        if variable.startswith(("GIT_", "GITHUB_", "CI_")):
+        if variable.startswith(("GIT_", "GITHUB_", "CI_", "JENKINS_")):
             monkeypatch.delenv(variable)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
@@ -421,7 +421,16 @@ def test_before_the_first_commit(repository: Path) -> None:
         ({"BUILDKITE_BRANCH": "trunk", "BUILDKITE_PULL_REQUEST": "false"}, "trunk"),
         ({"BUILDKITE_BRANCH": "trunk", "BUILDKITE_PULL_REQUEST": "7"}, "pull/7"),
         ({"CI_COMMIT_REF_NAME": "gitlab"}, "gitlab"),
+        ({"CI_EXTERNAL_PULL_REQUEST_SOURCE_BRANCH_NAME": "fix", "CI_COMMIT_REF_NAME": "main"}, "fix"),
+        ({"BUILD_SOURCEBRANCH": "refs/heads/azure"}, "azure"),
+        ({"BUILD_SOURCEBRANCH": "refs/tags/v1"}, None),
+        ({"BUILD_SOURCEBRANCH": "refs/pull/5/merge", "SYSTEM_PULLREQUEST_PULLREQUESTID": "5"}, "pull/5/merge"),
         ({"BRANCH_NAME": "PR-12"}, "PR-12"),
+        ({"JENKINS_URL": "x", "BRANCH_NAME": "v1", "TAG_NAME": "v1"}, None),
+        ({"JENKINS_URL": "x", "GIT_BRANCH": "origin/jenkins"}, "jenkins"),
+        ({"JENKINS_URL": "x", "GIT_LOCAL_BRANCH": "jenkins", "GIT_BRANCH": "origin/other"}, "jenkins"),
+        ({"JENKINS_URL": "x", "GIT_BRANCH": "detached"}, None),
+        ({"GIT_BRANCH": "origin/somebody's own variable"}, None),
         ({"CIRCLE_BRANCH": "circle"}, "circle"),
         ({"BUILDKITE_BRANCH": "kite"}, "kite"),
         ({"BITBUCKET_BRANCH": "bucket"}, "bucket"),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rendered import HOSTILE, check
 
+from pytest_carbon.host.ci import ci_run
 from pytest_carbon.records import (
     Against,
     Counted,
@@ -226,8 +227,8 @@ def test_the_command_that_accepts() -> None:
     """From the artefact of a run in CI; none where a warning disqualifies; a budget says what to do."""
     bad = ran(measured("t.py::a", "regression", 0.31))
     assert (
-        "gh run download 123 --dir=carbon-run\npytest-carbon baseline accept --baseline=here carbon-run/*/0.json"
-        in (written(bad, ci_run="123", place=["--baseline=here"]))
+        "gh run download 123 --name=0 --dir=carbon-run\npytest-carbon baseline accept carbon-run/0.json --baseline=here"
+        in (written(bad, ci_run=ci_run({"GITHUB_ACTIONS": "true", "GITHUB_RUN_ID": "123"}), place=["--baseline=here"]))
     )
     assert "pytest-carbon baseline accept REPORT.json" in comment.markdown(Runs((bad,), ("",)), name="x")
     shared = {"warnings": (MeasurementWarning("shared-gpu", "another process"),)}

@@ -119,6 +119,12 @@ def test_tasks_have_their_energy_and_emissions_of_1000_calls_beside_the_study() 
     assert "image-generation 2.91 kWh 1.16 kg 2.91 kWh" in said
 
 
+def test_calls_on_text_have_their_emissions_of_a_million_tokens() -> None:
+    _, *chunks = data_of(parsed(one(*passing(*as_in_the_study(("text-generation",))))))
+    facts = dict(chunks[0][0]["facts"])
+    assert facts["tokens"].endswith(" g CO2e per million tokens that the call produced")
+
+
 def test_scores_stand_beside_the_figures_that_may_be_compared() -> None:
     runs = pages.study()
     (ranking,) = rankings(runs, rows(runs))
@@ -248,7 +254,7 @@ def test_the_policy_allows_the_scripts_of_the_page_by_their_hashes_and_no_others
 
 def test_hostile_names_are_text_everywhere() -> None:
     text, plain = parsed(pages.hostile()), parsed(pages.mixture())
-    assert {tag for tag, _ in text.elements} <= {tag for tag, _ in plain.elements}
+    assert {tag for tag, _ in text.elements} <= {tag for tag, _ in plain.elements} | {"h4"}
     assert len(text.scripts) == len(plain.scripts)
     for name in ("<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "{{7*7}} {% raw %}"):
         assert name in text.said
@@ -291,6 +297,26 @@ def test_the_command_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert main(["report", "r.json", "--html", "page.html"]) == 0
     assert "pytest-carbon baseline accept r.json" in Parsed((tmp_path / "page.html").read_text("utf-8")).said
     assert main(["report", "r.json", "--html", "page.html"]) == 0, "a page of ours may be replaced"
+
+
+def test_shards_are_one_suite_and_what_holds_for_all_is_said_once() -> None:
+    shards = [
+        builders.result(
+            pages.measured(f"t.py::t[{number}]", "pass", 1.0 + number / 100, 1.0),
+            machine=pages.H100,
+            session=str(number),
+            cost_energy_j=100.0,
+            incomplete=number == 4,
+        )
+        for number in range(5)
+    ]
+    said = parsed(Runs(tuple(shards), tuple(f"shard{number}.json" for number in range(5)))).said
+    assert "5 runs 2026-11-22" in said
+    assert said.count("Median change of energy +2.0% compared 5 of 5") == 1
+    assert "Overhead of measuring 500 J 51.3 mg CO2e, 5 runs took 5 min" in said
+    assert said.count("CO2e at 369.5 gCO2e/kWh, PUE 1.0: given") == 1
+    assert "shard4.json: the run ended before it had measured and judged everything" in said
+    assert "Not all runs finished" in said
 
 
 def test_without_jinja2_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

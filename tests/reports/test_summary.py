@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from inline_snapshot import snapshot
 
 from pytest_carbon.gate import sentences
+from pytest_carbon.host.ci import ci_run
 from pytest_carbon.plugin import stages
 from pytest_carbon.records import (
     Against,
@@ -764,12 +765,26 @@ def test_whether_the_suite_or_the_machine_moved_is_said() -> None:
     assert "  suite       the whole suite is 7% up" in moved
 
 
-def test_under_github_actions_the_artefact_is_downloaded_first() -> None:
-    """The report's folder was the runner's; its name is that of the file in the artefact."""
-    text = failure(TEST, measured(1.2131, 0.0041), REGRESSION, replace(CONTEXT, ci_run="42", report="out/carbon.json"))
-    assert (
-        "    gh run download 42 --dir=carbon-run\n    pytest-carbon baseline accept carbon-run/*/carbon.json\n" in text
+def test_in_ci_the_artefact_is_downloaded_first() -> None:
+    """The report's folder was the runner's; where no command is known, the page of the run is."""
+    environ = {"GITHUB_ACTIONS": "true", "GITHUB_RUN_ID": "42"}
+    environ |= {"GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "owner/project"}
+    context = replace(CONTEXT, ci_run=ci_run(environ), report="out/carbon.json")
+    text = failure(TEST, measured(1.2131, 0.0041), REGRESSION, context)
+    assert "an artefact of GitHub Actions (https://github.example/owner/project/actions/runs/42):" in " ".join(
+        text.split()
     )
+    assert (
+        "    gh run download 42 --name=carbon --dir=carbon-run\n"
+        "    pytest-carbon baseline accept carbon-run/carbon.json\n" in text
+    )
+    context = replace(context, ci_run=ci_run({"CIRCLECI": "true", "CIRCLE_BUILD_URL": "https://circle.example/7"}))
+    text = failure(TEST, measured(1.2131, 0.0041), REGRESSION, context)
+    assert "an artefact of CircleCI (https://circle.example/7):" in " ".join(text.split())
+    assert "    pytest-carbon baseline accept carbon.json\n" in text
+    context = replace(context, ci_run=ci_run({"CIRCLECI": "true"}))
+    text = failure(TEST, measured(1.2131, 0.0041), REGRESSION, context)
+    assert "this run's report (--carbon-json), an artefact of CircleCI:" in " ".join(text.split())
 
 
 def test_without_a_country_one_line_names_the_option() -> None:
@@ -1067,7 +1082,7 @@ contexts = st.builds(
     suite=st.builds(SuiteVerdict, st.just(9), st.just(9), st.just(0.01), reason=st.one_of(st.none(), words)),
     nearest=st.one_of(st.none(), words),
     report=st.one_of(st.none(), words),
-    ci_run=st.one_of(st.none(), st.just("42")),
+    ci_run=st.sampled_from([None, ci_run({"GITHUB_ACTIONS": "true", "GITHUB_RUN_ID": "42"}), ci_run({"DRONE": "1"})]),
     width=st.integers(30, 200),
     ascii=st.booleans(),
 )

@@ -64,27 +64,27 @@ function rowLabels(data, narrow, margin, options) {
 
 /** Each change with its tolerance and its smallest detectable change. */
 function changesChart(place, caption, rows) {
-  const measured = d3.range(rows.count).filter((i) => rows.change[i] !== null);
-  if (!measured.length) return false;
+  const of = rows.change.some((change) => change !== null) ? "change" : "work_change", changes = rows[of], energy = of === "change";
+  const measured = d3.range(rows.count).filter((i) => changes[i] !== null);
   const effects = ["fails", "warns", "accepted", "none"];
   measured.sort((a, b) => effects.indexOf(rows.effect[a]) - effects.indexOf(rows.effect[b])
-    || (TONES[rows.status[a]] ? 0 : 1) - (TONES[rows.status[b]] ? 0 : 1) || Math.abs(ratio(rows.change[b])) - Math.abs(ratio(rows.change[a])));
+    || (TONES[rows.status[a]] ? 0 : 1) - (TONES[rows.status[b]] ? 0 : 1) || Math.abs(ratio(changes[b])) - Math.abs(ratio(changes[a])));
   const concerning = measured.filter((i) => rows.effect[i] !== "none" || TONES[rows.status[i]]).length;
   const data = measured.slice(0, Math.min(MOST_CHANGES, Math.max(LEAST_CHANGES, concerning))).map((i) => ({
     key: i, label: rows.machines > 1 ? `${rows.label(i)} @ ${rows.machine[i]}` : rows.label(i), status: rows.status[i],
-    x: ratio(rows.change[i]), text: rows.change_text[i], href: `#${encodeURIComponent(rows.anchor(i).slice(0, 2000))}`,
-    tolerance: rows.tolerance[i], detectable: rows.detectable[i] === null ? null : ratio(rows.detectable[i]),
-    title: `${shortened(rows.label(i), 200)}: ${rows.change_text[i]}, ${rows.status[i]}; smallest detectable change ${rows.detectable_text[i]}`,
+    x: ratio(changes[i]), text: rows[`${of}_text`][i], href: `#${encodeURIComponent(rows.anchor(i).slice(0, 2000))}`,
+    tolerance: energy ? rows.tolerance[i] : null, detectable: rows.detectable[i] === null ? null : ratio(rows.detectable[i]),
+    title: `${shortened(rows.label(i), 200)}: ${rows[`${of}_text`][i]}, ${rows.status[i]}${energy ? `; smallest detectable change ${rows.detectable_text[i]}` : ""}`,
   }));
   const rest = measured.length - data.length;
-  caption.textContent = `Change of the energy per call from the baseline${rest ? `: the ${data.length} largest of ${d3.format(",")(measured.length)}, failing ones first` : ""}. `
-    + "Band: the tolerance. Bracket: the smallest detectable change.";
+  caption.textContent = `${energy ? "Change of the energy per call" : "Largest change of what was counted per call"} from the baseline${rest ? `: the ${data.length} largest of ${d3.format(",")(measured.length)}, failing ones first` : ""}. `
+    + (energy ? "Band: the tolerance. Bracket: the smallest detectable change." : "Counts have no noise.");
   const extent = data.flatMap((d) => [d.x, ...(d.tolerance ? [ratio(d.tolerance), -ratio(d.tolerance)] : []), ...(d.detectable ? [d.detectable] : [])]);
   const [least, most] = d3.extent([0.02, -0.02, ...extent]);
   const pad = (most - least) * 0.06;
   const worst = data[0];
   draw(place, `Changes of ${data.length} measurements. ${worst.title}.`, (width) => {
-    const narrow = width < 640, margin = narrow ? 4 : Math.min(360, width * 0.36), right = 58;
+    const narrow = width < 640, margin = narrow ? 4 : Math.min(360, width * 0.36), right = energy ? 58 : 96;
     const domain = [least - pad, most + pad], line = narrow ? 40 : 24, shift = narrow ? 8 : 0;
     return Plot.plot({
       width, height: data.length * line + 44, marginLeft: margin, marginRight: right, marginTop: 24, marginBottom: 8,
@@ -102,12 +102,11 @@ function changesChart(place, caption, rows) {
       symbol: { type: "identity" }, color: { type: "identity" },
     });
   }, data.map((d) => d.href));
-  return true;
 }
 
 /** Figures on a logarithmic axis with their errors, by task or file, beside published ones. */
 function rankingChart(place, caption, ranking) {
-  const data = [], unit = ranking.unit.startsWith("Wh") ? "Wh" : "J";
+  const data = [], unit = ranking.unit.split(" ")[0];
   let group = null;
   ranking.bars.forEach((bar, i) => {
     if (bar.group !== group) data.push({ key: `g${i}`, header: true, label: (group = bar.group) });
@@ -116,7 +115,7 @@ function rankingChart(place, caption, ranking) {
   });
   const bars = data.filter((d) => !d.header), marks = bars.flatMap((bar) => bar.marks.map((mark) => ({ ...mark, key: bar.key })));
   const kinds = new Set(marks.map((mark) => mark.kind));
-  caption.textContent = `${ranking.unit}, on a logarithmic axis, with the 95% error.`
+  caption.textContent = `${ranking.unit}, on a logarithmic axis${bars.some((bar) => bar.error !== null) ? ", with the 95% error" : ""}.`
     + (kinds.has("study") ? " Diamond: the study's figure (its whole node)." : "")
     + (kinds.has("range") ? " Grey line: AI Energy Score's least to greatest of the task, its bar the median (the GPU alone)." : "")
     + (kinds.has("score") ? " Star: AI Energy Score's figure of the model." : "")
@@ -127,12 +126,14 @@ function rankingChart(place, caption, ranking) {
   const dearest = d3.greatest(bars, (bar) => bar.value), cheapest = d3.least(bars, (bar) => bar.value);
   draw(place, `${ranking.title}: ${bars.length} figures, from ${cheapest.text} (${cheapest.label}) to ${dearest.text} (${dearest.label}).`, (width) => {
     const narrow = width < 640, margin = narrow ? 4 : Math.min(360, width * 0.36), right = 84;
-    const shift = narrow ? 8 : 0, of = (kind) => marks.filter((mark) => mark.kind === kind);
+    const ticks = logTicks(domain, width - margin - right), shift = narrow ? 8 : 0, of = (kind) => marks.filter((mark) => mark.kind === kind);
     return Plot.plot({
       width, height: data.length * (narrow ? 36 : 22) + 44, marginLeft: margin, marginRight: right, marginTop: 24, marginBottom: 8,
-      x: { type: "log", domain, axis: "top", ticks: logTicks(domain, width - margin - right), tickFormat: (value) => si(value, unit), label: null, grid: true, tickSize: 0 },
+      x: { type: "log", domain, axis: null },
       y: { domain: data.map((d) => d.key), type: "band", axis: null, padding: 0.2 },
       marks: [
+        Plot.gridX(ticks),
+        Plot.text(ticks, { x: (value) => value, frameAnchor: "top", dy: -12, text: (value) => si(value, unit) }),  // an axis leaves some out
         Plot.ruleY(of("range"), { x1: "low", x2: "high", y: "key", stroke: "var(--line)", strokeWidth: 4, dy: shift, title: "text" }),
         Plot.tickX(of("range"), { x: "value", y: "key", stroke: "var(--mute)", strokeWidth: 2, insetTop: narrow ? 18 : 3, insetBottom: 3, title: "text" }),
         Plot.ruleY(bars, { x1: "low", x2: "high", y: "key", stroke: "var(--accent)", strokeWidth: 1.5, dy: shift }),

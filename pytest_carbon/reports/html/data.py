@@ -21,7 +21,7 @@ from pytest_carbon.records import Record
 from pytest_carbon.reports.html.ranking import Ranking
 from pytest_carbon.reports.html.rows import STATUSES, Row, modules_of
 from pytest_carbon.reports.work import amount, largest
-from pytest_carbon.text import at_least, change, known
+from pytest_carbon.text import at_least, change, count, known
 
 CHUNK = 100
 """Rows whose details are packed together."""
@@ -184,13 +184,15 @@ def _modules(row: Row) -> list[tuple[Any, ...]]:
     return [*listed, *gone]
 
 
-def _classes(row: Row) -> list[tuple[str, str, str, int]]:
+def _classes(row: Row) -> list[tuple[str, ...]]:
     """List the operators that take most of the work."""
     work = _work(row)
     if work is None:
         return []
     shown = sorted(work.by_class, key=lambda one: (-one.flops, -one.bytes))[:6]
-    return [(one.operators, amount("flops", one.flops), amount("bytes", one.bytes), one.kernels) for one in shown]
+    return [
+        (one.operators, amount("flops", one.flops), amount("bytes", one.bytes), count(one.kernels)) for one in shown
+    ]
 
 
 @cache

@@ -27,7 +27,7 @@ async function copy(button) {
 function table(caption, heads, lines, kind = "figures") {
   return el("table", { class: kind },
     el("caption", {}, caption),
-    el("thead", {}, el("tr", {}, heads.map((head) => (head ? el("th", { scope: "col" }, head) : el("td"))))),
+    el("thead", {}, el("tr", {}, heads.map((head, k) => (head ? el("th", { scope: "col", class: lines[0]?.[k] instanceof Node ? "words" : null }, head) : el("td"))))),
     el("tbody", {}, lines.map(([first, ...cells]) => el("tr", {}, el("th", { scope: "row" }, words(first)), cells.map((cell) => (cell instanceof Node ? el("td", { class: "words" }, cell) : el("td", {}, String(cell))))))));
 }
 

@@ -91,8 +91,9 @@ function si(value, unit) {
   return `${prefix ? text.slice(0, -1) : text} ${prefix}${unit}`;
 }
 
-/** The ticks of a logarithmic axis that have room: powers of ten, then twos and fives. */
+/** The ticks of a logarithmic axis that have room: powers of ten, and between them where they are far apart. */
 function logTicks([low, high], width) {
+  if (high / low < 12) return d3.ticks(low, high, Math.floor(width / 110));
   const powers = d3.range(Math.floor(Math.log10(low)), Math.ceil(Math.log10(high)) + 1), apart = width / Math.log10(high / low);
   const steps = apart > 260 ? [1, 2, 5] : apart > 140 ? [1, 3] : [1];
   const ticks = powers.flatMap((power) => steps.map((step) => step * 10 ** power)).filter((tick) => tick >= low && tick <= high);

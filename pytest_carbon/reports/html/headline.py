@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
 
-from pytest_carbon.records import REFERENCE, SessionResult, is_estimated
+from pytest_carbon.records import SessionResult, SuiteVerdict, is_estimated, label
 from pytest_carbon.reports.failure import grid_and_pue, headline
 from pytest_carbon.reports.html.ranking import Ranking
 from pytest_carbon.reports.html.rows import STATUSES, Row, shortened
@@ -130,40 +130,48 @@ def _tiles(runs: Runs, rows: Sequence[Row], rankings: Sequence[Ranking]) -> Iter
         note = "" if len(wh) == 1 else f"of {len(wh)} tasks, the least to the greatest"
         yield Tile("Energy of 1,000 calls", _span(wh, "Wh"), note)
         yield Tile("CO2e of 1,000 calls", _span(grams, "g") if len(grams) == len(wh) else UNKNOWN, note)
-    for run in runs.runs:
-        energy_j = run.cost_energy_j
-        if energy_j is None and run.intensity is None:
-            continue
-        carbon = (
-            ""
-            if energy_j is None or run.intensity is None
-            else f"{quantity(run.intensity.emissions_g(energy_j), 'g')} CO2e"
-        )
-        whole = f"the run took {duration(run.duration_s)}"
-        where = f" ({run.machine.id})" if len(runs.runs) > 1 else ""
-        yield Tile(f"Overhead of measuring{where}", str(known(energy_j, "J")), ", ".join(filter(None, [carbon, whole])))
+    yield from _overhead(runs)
+
+
+def _overhead(runs: Runs) -> Iterator[Tile]:
+    """Add up what measuring took in all runs; unknown where one of them does not know."""
+    measured = [run for run in runs.runs if run.cost_energy_j is not None or run.intensity is not None]
+    if not measured:
+        return
+    costs = [(run.cost_energy_j, run.intensity) for run in measured]
+    joules = [energy_j for energy_j, _ in costs if energy_j is not None]
+    grams = [intensity.emissions_g(energy_j) for energy_j, intensity in costs if energy_j is not None and intensity]
+    whole = duration(sum(run.duration_s for run in measured))
+    notes = [
+        f"{quantity(sum(grams), 'g')} CO2e" if len(grams) == len(costs) else None,
+        f"the run took {whole}" if len(measured) == 1 else f"{len(measured)} runs took {whole}",
+    ]
+    total_j = sum(joules) if len(joules) == len(costs) else None
+    yield Tile("Overhead of measuring", str(known(total_j, "J")), ", ".join(filter(None, notes)))
 
 
 def _median(runs: Runs, rows: Sequence[Row]) -> Iterator[Tile]:
-    suites = [(machine, suite) for run in runs.runs for machine, suite in ((run.machine, run.suite), *run.others)]
-    for machine, suite in suites:
-        mine = [row for row in rows if row.entry.machine == machine.id and row.entry.verdict is not None]
-        changes = [
-            row.entry.verdict.change for row in mine if row.entry.verdict and row.entry.verdict.change is not None
-        ]
-        if not mine:
+    """Give the median of each machine: the gate's, or of all changes where several runs are of one machine."""
+    suites: dict[str, list[SuiteVerdict]] = {}
+    for run in runs.runs:
+        for machine, suite in ((run.machine, run.suite), *run.others):
+            suites.setdefault(machine.id, []).append(suite)
+    for id, of_machine in suites.items():
+        verdicts = [v for row in rows if row.entry.machine == id and (v := row.entry.verdict) is not None]
+        changes = [verdict.change for verdict in verdicts if verdict.change is not None]
+        if not verdicts:
             continue
-        middle = suite.median_change if suite.median_change is not None else median(changes) if changes else None
-        where = f" ({machine.id})" if len(suites) > 1 else ""
-        known_ones = max(suite.compared, len(changes))
-        yield Tile(
-            f"Median change of energy{where}", change(middle), f"compared {count(known_ones)} of {count(len(mine))}"
-        )
-    counted_ones = [row.entry.counted for row in rows if row.entry.counted is not None]
-    changes = [one.verdict.change["flops"] for one in counted_ones if "flops" in one.verdict.change]
-    if counted_ones and not any(row.entry.verdict is not None for row in rows):
-        compared = f"compared {count(len(changes))} of {count(len(counted_ones))}; work counted, not energy measured"
-        yield Tile("Median change of FLOPs", change(median(changes)) if changes else UNKNOWN, compared)
+        of_gate = of_machine[0].median_change if len(of_machine) == 1 else None
+        middle = median(changes) if of_gate is None and changes else of_gate
+        where = f" ({id})" if len(suites) > 1 else ""
+        compared = max(sum(suite.compared for suite in of_machine), len(changes))
+        said = f"compared {count(compared)} of {count(len(verdicts))}"
+        yield Tile(f"Median change of energy{where}", change(middle), said)
+    counts = [row.entry.counted.verdict.change for row in rows if row.entry.counted is not None]
+    changes = [moved["flops"] for moved in counts if "flops" in moved]
+    if counts and all(row.entry.verdict is None for row in rows):
+        said = f"compared {count(len(changes))} of {count(len(counts))}; work counted, not energy measured"
+        yield Tile("Median change of FLOPs", change(median(changes)) if changes else UNKNOWN, said)
 
 
 def _span(values: Sequence[float], unit: str) -> str:
@@ -171,49 +179,63 @@ def _span(values: Sequence[float], unit: str) -> str:
     return str(quantity(most, unit)) if len(values) == 1 else f"{quantity(least, unit)} – {quantity(most, unit)}"
 
 
-def _notices(runs: Runs) -> Iterator[Notice]:
-    for run in runs.runs:
-        which = f"{run.machine.id}: " if len(runs.runs) > 1 else ""
-        if run.incomplete:
-            yield Notice("bad", f"{which}the run ended before it had measured and judged everything")
-        if run.unmeasured:
-            number = counted(len(run.unmeasured), "measurement")
-            has = "has" if len(run.unmeasured) == 1 else "have"
-            items = [
-                f"{shortened(one.test)}{'' if one.name == 'call' else f' · {one.name}'}: {one.why}"
-                for one in run.unmeasured
-            ]
-            yield Notice(
-                "warn",
-                f"{which}{number} that {has} a baseline {'was' if has == 'has' else 'were'} not made",
-                tuple(items),
-            )
-        for measurement, verdict in run.references:
-            text = known(measurement.energy_j_per_call, "J", unknown="not measured")
-            moved = "" if verdict.change is None else f", {change(verdict.change)} from its baseline"
-            yield Notice("plain", f"{which}reference workload ({REFERENCE}): {text}{moved}")
-        machines = [run.machine, *(machine for machine, _ in run.others)]
-        if estimated := [machine.id for machine in machines if is_estimated(machine.id)]:
-            yield Notice("note", f"{listing(estimated)}: energy is estimated from the processor's time, not measured")
-        if run.against is not None:
-            pairs = f"{count(run.against.complete)} of {counted(run.against.pairs, 'pair')} of sessions"
-            yield Notice("note", f"{which}compared with {run.against.label}, side by side, {pairs}")
-        yield from (Notice("plain", f"{which}{note}") for note in run.notes)
-        if run.intensity is not None:
-            year = f", {run.intensity.year}" if run.intensity.year else ""
-            yield Notice("plain", f"{which}CO2e at {grid_and_pue(run.intensity)}: {run.intensity.source}{year}")
+def _notices(runs: Runs) -> list[Notice]:
+    """List what is to be said of the runs; what holds for all of them once."""
+    said: dict[Notice, list[str]] = {}
+    for run, name in zip(runs.runs, _names(runs), strict=True):
+        for notice in _notices_of(run):
+            said.setdefault(notice, []).append(name)
+    whole = len(runs.runs)
+    return [
+        notice if len(names) == whole else replace(notice, text=f"{listing(names)}: {notice.text}")
+        for notice, names in said.items()
+    ]
+
+
+def _names(runs: Runs) -> list[str]:
+    """Name each run by its machine, or where that is no name, by the file of its report."""
+    ids = [run.machine.id for run in runs.runs]
+    if len({*ids}) == len(ids):
+        return ids
+    return list(runs.places) if len(runs.places) == len(ids) else [run.session for run in runs.runs]
+
+
+def _notices_of(run: SessionResult) -> Iterator[Notice]:
+    if run.incomplete:
+        yield Notice("bad", "the run ended before it had measured and judged everything")
+    if run.unmeasured:
+        number = counted(len(run.unmeasured), "measurement")
+        have, were = ("has", "was") if len(run.unmeasured) == 1 else ("have", "were")
+        items = tuple(f"{shortened(label(one.key))}: {one.why}" for one in run.unmeasured)
+        yield Notice("warn", f"{number} that {have} a baseline {were} not made", items)
+    machines = [run.machine, *(machine for machine, _ in run.others)]
+    if estimated := [machine.id for machine in machines if is_estimated(machine.id)]:
+        yield Notice("note", f"{listing(estimated)}: energy is estimated from the processor's time, not measured")
+    if run.against is not None:
+        pairs = f"{count(run.against.complete)} of {counted(run.against.pairs, 'pair')} of sessions"
+        yield Notice("note", f"compared with {run.against.label}, side by side, {pairs}")
+    for measurement, verdict in run.references:
+        text = known(measurement.energy_j_per_call, "J", unknown="not measured")
+        moved = "" if verdict.change is None else f", {change(verdict.change)} from its baseline"
+        yield Notice("plain", f"reference workload: {text}{moved}")
+    for note in run.notes:
+        yield Notice("plain", note)
+    if run.intensity is not None:
+        year = f", {run.intensity.year}" if run.intensity.year else ""
+        yield Notice("plain", f"CO2e at {grid_and_pue(run.intensity)}: {run.intensity.source}{year}")
 
 
 def _run(run: SessionResult) -> str:
-    commit = (
-        None if run.commit is None else f"commit {run.commit[:10]}{' with uncommitted changes' if run.dirty else ''}"
-    )
-    branch = None if run.branch is None else f"branch {run.branch}"
-    versions = [
+    """Say in one line when a run was, on what, and of which commit."""
+    dirty = " with uncommitted changes" if run.dirty else ""
+    gpus = list(dict.fromkeys(gpu.name for gpu in run.machine.gpus))
+    parts = [
+        run.created.replace("T", " ").replace("Z", " UTC"),
+        listing([run.machine.id, *(machine.id for machine, _ in run.others)], 5),
+        listing(gpus) if gpus else None,
+        f"branch {run.branch}" if run.branch else None,
+        f"commit {run.commit[:10]}{dirty}" if run.commit else None,
         f"torch {run.machine.torch}" if run.machine.torch else None,
         f"driver {run.machine.driver}" if run.machine.driver else None,
     ]
-    machines = listing([run.machine.id, *(machine.id for machine, _ in run.others)], 5)
-    gpus = listing(list(dict.fromkeys(gpu.name for gpu in run.machine.gpus)), 3) if run.machine.gpus else None
-    parts = [run.created.replace("T", " ").replace("Z", " UTC"), machines, gpus, branch, commit, *versions]
     return " · ".join(shortened(part) for part in parts if part)

@@ -35,6 +35,7 @@ async function start() {
     const button = event.target.closest("button.copy");
     if (button) copy(button);
   });
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((details) => (details.open = true)));
   const lines = document.getElementById("data").textContent.split("\n");
   const rows = new Rows(await unpack(lines[0]), lines);
   const measurements = new Measurements(rows);
@@ -47,7 +48,7 @@ async function start() {
     if (link && link.getAttribute("href") === location.hash) open();
   });
   const changes = document.getElementById("changes");
-  if (rows.change.every((change) => change === null)) changes.hidden = document.getElementById("to-changes").hidden = true;
+  if ([...rows.change, ...rows.work_change].every((change) => change === null)) changes.hidden = document.getElementById("to-changes").hidden = true;
   else whenSeen(changes, () => changesChart(document.getElementById("changes-chart"), document.getElementById("changes-caption"), rows));
   for (const place of document.querySelectorAll("[data-ranking]")) {
     const ranking = rows.rankings[Number(place.dataset.ranking)];

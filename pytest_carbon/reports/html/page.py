@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
+from pytest_carbon.host.ci import CiRun
 from pytest_carbon.records import UsageProblem
 from pytest_carbon.reports.html.data import pack
 from pytest_carbon.reports.html.headline import head
@@ -31,8 +32,8 @@ _UNDECIDED = frozenset({"inconclusive", "blind"})
 _GRAVEST = ("fails", "warns", "accepted", "none")
 
 
-def text(runs: Runs, *, ci_run: str | None = None) -> str:
-    """Return the page of one run or several; ``ci_run``: the run of GitHub Actions that has their reports.
+def text(runs: Runs, *, ci_run: CiRun | None = None) -> str:
+    """Return the page of one run or several; ``ci_run``: the run of a CI service that has their reports.
 
     Raises :class:`UsageProblem` without Jinja2.
     """
@@ -52,6 +53,7 @@ def text(runs: Runs, *, ci_run: str | None = None) -> str:
         rankings=ranked,
         tasks=any(ranking.tasks for ranking in ranked),
         rows=made,
+        several=len({row.entry.machine for row in made}) > 1,
         statuses=STATUSES,
         believable=believable,
         shortened=shortened,

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 from pytest_carbon.reports.html.rows import Row, shortened
 from pytest_carbon.reports.merge import Runs
+from pytest_carbon.reports.work import amount
 from pytest_carbon.tasks import findings
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS
-from pytest_carbon.tasks.figures import JOULES_PER_WH, Group, ModelRow, groups
+from pytest_carbon.tasks.figures import Group, ModelRow, groups
 from pytest_carbon.text import UNKNOWN, known, listing, quantity
 
 MOST = 40
 """Bars of one chart: more are no picture."""
 _WH = "Wh per 1,000 calls"
 _J = "J per call"
+_FLOP = "FLOP per call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,6 @@ class TaskLine:
     task: str
     wh: str
     grams: str
-    per_million: str
     study: str
     models: int
 
@@ -73,11 +74,13 @@ class Ranking:
 
 def rankings(runs: Runs, rows: Sequence[Row]) -> list[Ranking]:
     """Rank the tasks of each group, and what else was measured."""
-    of_runs = [group for run in runs.runs for group in groups(run.tests)]
+    of_runs = groups(test for run in runs.runs for test in run.tests)
     ranked = [_of_tasks(group, several=len(of_runs) > 1) for group in of_runs]
     others = [row for row in rows if row.entry.measurement is not None and row.entry.measurement.task is None]
     for machine in dict.fromkeys(row.entry.machine for row in others):
         ranked.append(_of_calls([row for row in others if row.entry.machine == machine], machine, runs))
+    if not any(ranking.bars for ranking in ranked):
+        ranked.append(_of_work(rows))
     return [ranking for ranking in ranked if ranking.bars]
 
 
@@ -89,7 +92,7 @@ def _of_calls(rows: Sequence[Row], machine: str, runs: Runs) -> Ranking:
             m.energy_j_per_call,
             m.energy_j_per_call_error,
             str(quantity(m.energy_j_per_call, "J", m.energy_j_per_call_error)),
-            unsure=bool(m.disqualifying),
+            unsure=bool(m.disqualifying) or row.status == "test failed",
         )
         for row in rows
         if (m := row.entry.measurement) is not None and (m.energy_j_per_call or 0) > 0
@@ -98,6 +101,18 @@ def _of_calls(rows: Sequence[Row], machine: str, runs: Runs) -> Ranking:
     bars.sort(key=lambda bar: -bar.value)
     title = "Energy per call" if len(runs.runs) == 1 and not runs.runs[0].others else f"Energy per call on {machine}"
     return Ranking(title, _J, _grouped(bars[:MOST]), left_out=max(0, len(bars) - MOST))
+
+
+def _of_work(rows: Sequence[Row]) -> Ranking:
+    """Rank what was counted, where no energy was measured; counts have no error."""
+    bars = [
+        Bar(row.function, row.module, work.flops, None, amount("flops", work.flops), unsure=bool(counts.disqualifying))
+        for row in rows
+        if (counts := row.entry.counted) is not None and (work := counts.work) is not None and work.flops
+    ]
+    bars.sort(key=lambda bar: -bar.value)
+    title = "Work per call (counted, not energy measured)"
+    return Ranking(title, _FLOP, _grouped(bars[:MOST]), left_out=max(0, len(bars) - MOST))
 
 
 def _grouped(bars: Iterable[Bar]) -> tuple[Bar, ...]:
@@ -118,7 +133,6 @@ def _of_tasks(group: Group, *, several: bool) -> Ranking:
             task.task,
             str(quantity(task.wh_per_1000, "Wh")),
             str(known(_mean([row.g_per_1000 for row in task.rows]), "g")),
-            _per_million(task.rows),
             str(known(TASKS[task.task].study_wh_per_1000, "Wh")) if group.comparable else UNKNOWN,
             len(task.models),
         )
@@ -163,13 +177,3 @@ def _bar(row: ModelRow, score: findings.Score | None) -> Bar:
 def _mean(values: Sequence[float | None]) -> float | None:
     known_values = [value for value in values if value is not None]
     return sum(known_values) / len(values) if values and len(known_values) == len(values) else None
-
-
-def _per_million(rows: Sequence[ModelRow]) -> str:
-    """Give grams per million tokens, where the unit is a token; per 1,000 calls cancels out."""
-    grams = [
-        1e6 * row.g_per_1000 * row.j_per_unit / (row.wh_per_1000 * JOULES_PER_WH)
-        for row in rows
-        if row.unit == "token" and row.j_per_unit and row.g_per_1000 is not None and row.wh_per_1000
-    ]
-    return str(quantity(sum(grams) / len(grams), "g")) if grams and len(grams) == len(rows) else UNKNOWN

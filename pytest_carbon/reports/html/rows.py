@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from pytest_carbon.gate.recordings import recording_numbers
 from pytest_carbon.gate.work import QUANTITIES
+from pytest_carbon.host.ci import CiRun
 from pytest_carbon.records import (
     INFORMS,
     Counted,
@@ -109,11 +110,10 @@ class Row:
         named = function if colons else module
         return shortened(named if self.entry.name == "call" else f"{named} · {self.entry.name}")
 
-    @property
-    def anchor(self) -> str:
-        """The fragment of an address that opens its row; of a name that no address holds, the table."""
-        nodeid = self.entry.test.nodeid
-        return quote(nodeid, safe="/:[]", errors="replace") if len(nodeid) <= _LONGEST_ANCHOR else "all"
+    def anchor(self, *, several_machines: bool) -> str:
+        """Return the fragment of an address that opens its row; of a name that no address holds, the table's."""
+        named = self.entry.label + f" @ {self.entry.machine}" * several_machines
+        return quote(named, safe="/:[]", errors="replace") if len(named) <= _LONGEST_ANCHOR else "all"
 
     @property
     def place(self) -> str | None:
@@ -127,8 +127,8 @@ def shortened(name: str, most: int = _MOST_SHOWN) -> str:
     return name if len(name) <= most else f"{name[: most * 2 // 3]}…{name[-most // 3 :]}"
 
 
-def rows(runs: Runs, *, ci_run: str | None = None) -> list[Row]:
-    """Make a row of each measurement; ``ci_run``: the run of GitHub Actions that has the reports."""
+def rows(runs: Runs, *, ci_run: CiRun | None = None) -> list[Row]:
+    """Make a row of each measurement; ``ci_run``: the run of a CI service that has the reports."""
     contexts: dict[tuple[str, str], FailureContext] = {}
     numbers = {
         machine: recording_numbers(record for records in held.values() for record in records)
@@ -180,7 +180,7 @@ def _row(entry: Entry, shared: FailureContext, records: Sequence[Record], number
         )
         reasons.append(failure.message(measured, verdict, context) if verdict.failed else verdict.reason)
         figures += [tuple(changed[:4]) for changed in failure.changes(measured, verdict, context.tolerance)]
-        facts += [*_first(measured, verdict), *failure.facts(measured, verdict, context)]
+        facts += [*_first(measured, verdict), *failure.facts(measured, verdict, context), ("tokens", _tokens(entry))]
         remedies += _remedies(failure.remedies(entry.test.nodeid, measured, verdict, context, _WIDE))
         heads.append(_head(measured, verdict))
     if counts is not None:
@@ -252,6 +252,13 @@ def _first(measurement: Measurement, verdict: Verdict) -> Iterator[tuple[str, st
     for warning in measurement.warnings:
         if warning.code in _NEIGHBOURS and warning.code in INFORMS:
             yield "machine", warning.text
+
+
+def _tokens(entry: Entry) -> str | None:
+    grams, tokens = entry.emissions_g_per_million_tokens, entry.tokens
+    if grams is None or tokens is None:
+        return None
+    return f"{quantity(grams, 'g')} CO2e per million tokens that the call {tokens[1]}"
 
 
 def _remedies(blocks: Iterable[Sequence[str]]) -> Iterator[Remedy]:
@@ -343,7 +350,7 @@ class SuiteCard:
     remedies: tuple[Remedy, ...]
 
 
-def suite_cards(runs: Runs, *, ci_run: str | None = None) -> list[SuiteCard]:
+def suite_cards(runs: Runs, *, ci_run: CiRun | None = None) -> list[SuiteCard]:
     """Describe each suite that moved, or whose reference workload did."""
     cards = []
     for run, place in zip(runs.runs, [*runs.places, *[None] * len(runs.runs)], strict=False):

@@ -184,6 +184,15 @@ def test_the_marker_of_the_reference(play: Play) -> None:
     assert status == 0, output
 
 
+def test_the_tutorial_uses_the_actions_of_the_workflow_files() -> None:
+    """With the same hashes: one place to renew them is forgotten where there are two."""
+    uses = re.compile(r"uses: actions/.*@[0-9a-f]{40} # v[\d.]+$", re.M)
+    pinned = {use for path in (ROOT / "examples" / "ci").glob("*.yml") for use in uses.findall(path.read_text("utf-8"))}
+    shown = (DOCS / "tutorial.md").read_text("utf-8")
+    assert len(uses.findall(shown)) == shown.count("uses: ") == 2
+    assert set(uses.findall(shown)) <= pinned
+
+
 def test_every_how_to_page_is_run() -> None:
     """Each has a test above."""
     tests = Path(__file__).read_text("utf-8")

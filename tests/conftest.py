@@ -44,6 +44,10 @@ hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--renew-docs", action="store_true", help="write what the pages' commands print into the pages")
+
+
 @pytest.fixture(autouse=True)
 def only_new_garbage() -> Iterator[None]:
     """Keep what was there before a test out of its garbage collections.

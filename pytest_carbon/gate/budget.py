@@ -101,6 +101,21 @@ _UNITS: Mapping[str, tuple[Units, str]] = {
 }
 """The units of each limit, and the one of a bare number."""
 
+KEYWORDS: Mapping[str, str] = {
+    "energy": "the most energy of a call: a number of joules, or a text with a unit, such as `'2.5 J'`, `'2.3 Wh'`",
+    "emissions": "the most emissions of a call: a number of grams of CO2e, or a text with a unit, such as `'0.4 mg'`",
+    "flops": "the most FLOPs that a call may ask for, such as `'6 GFLOP'`; checked with `--carbon-work`",
+    "bytes": "the most bytes that a call may read and write, such as `'2 GB'`; checked with `--carbon-work`",
+    "kernels": "the most kernels of a call, a whole number; checked with `--carbon-work`",
+    "per": "the number of calls that the limits of this marker are for, such as `per=1000` (default: 1)",
+    "tolerance": "a smaller change than this share never fails, such as `'5%'` (default: the options'); `False`: hold"
+    " the test to its limits only, without a baseline",
+    "name": "the measurement that the marker is for, such as `'decode'` (default: each of the test)",
+    "on": "where the limits of this marker hold: a pattern of machines, such as `'nvidia-h100*'`; `'*'`: also where"
+    " energy is estimated; `'predicted:a100*'`: predicted energy; `'work-cuda'`: counts of one engine (default: each"
+    " machine that measures, each engine that counts)",
+}
+"""What each keyword of the marker means, in Markdown."""
 _READERS: Mapping[str, Callable[[object], Any]] = {
     "energy": lambda value: _limit(
         value, ENERGY, "J", f"a number of joules, or one with {alternatives(ENERGY)} ('2.5 J')"

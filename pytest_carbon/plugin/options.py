@@ -187,7 +187,7 @@ OPTIONS = (
         "--carbon-against REF",
         values.against,
         "compare the working tree with another revision, side by side, without a baseline, in --carbon-sessions pairs "
-        "of fresh processes (default: 8); implies --carbon",
+        "of fresh processes (8 pairs by default); implies --carbon",
         ini=False,
     ),
     Option(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from conftest import CarbonRunner
 from faults import records
+from shown import shape
 
 SUITE = """
 import os
@@ -68,6 +70,10 @@ def test_a_chance_hit_passes(
     assert "carbon: measuring 1 suspect test of 3 again, in 2 fresh processes" in run.text
     told = "test_it.py::test_a (at first +20.0%, over 3 sessions +2.7%: pass)"
     assert f"measured again in fresh processes, because suspect: {told}" in run.text
+    page = (Path(__file__).parents[2] / "docs" / "gate.md").read_text("utf-8")
+    for said in (r"^    (measured again in fresh processes, .*)$", r"`(carbon: measuring \d+ suspect tests .*?)`"):
+        (sentence,) = re.findall(said, page, re.M)
+        assert shape(sentence) in shape(run.text)
     measurement = run.measurement("test_a")
     assert [s["energy_j_per_call"] for s in measurement["sessions"]] == pytest.approx([2.4, 1.9, 1.9])
     assert measurement["energy_j_per_call"] == pytest.approx((2.4 * 1.9 * 1.9) ** (1 / 3))

@@ -20,7 +20,7 @@ from pytest_carbon.plugin import options
 from pytest_carbon.records import Settings, Status
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
 
 
 def page(name: str) -> str:
@@ -237,3 +237,35 @@ def test_the_meter_of_the_docs_measures(pytester: pytest.Pytester, counter_file:
     result.stdout.fnmatch_lines(
         ["*= carbon: *-board =*", "*test_it * ± *", "the dearest call is in test_it.py::test_it"]
     )
+
+
+def test_the_task_of_the_docs_is_measured_and_reported(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """As written there, by its name in ``carbon_task``, with its info in the report."""
+    task = code(page("docs/extending.md"), "## A task of your own")
+    pytester.makeconftest(task)
+    pytester.makepyfile("""
+from battery import draw
+
+def translate(text):
+    draw(2.0)
+    return text
+
+def test_it(carbon, carbon_task):
+    carbon(carbon_task("translation", model=translate, texts=["guten Tag"]))
+""")
+    run = run_carbon()
+    assert run.outcomes() == {"passed": 1}
+    info = run.measurement("test_it")["task"]
+    assert (info["name"], info["model"], info["tokens_in"]) == ("translation", "function", 2.0)
+
+
+def test_every_block_of_python_can_be_compiled() -> None:
+    """Also where a library is missing that it needs, or where it is a part of something."""
+    blocks = [
+        (path, block)
+        for path in PAGES
+        for block in re.findall(r"^```python\n(.*?)^```", path.read_text("utf-8"), re.M | re.S)
+    ]
+    assert len(blocks) > 10
+    for path, block in blocks:
+        compile(f"{block}\ndef decorated(): ...\n", str(path), "exec")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import reportschema
 from extras import library
+from shown import normal
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SETTINGS = """
@@ -165,28 +166,40 @@ def test_more_work_is_red_with_its_cause_and_without_a_gpu(
     needed("torch", example.needs)
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # the file is rewritten within a second
+    monkeypatch.setenv("COLUMNS", "80")
     test, counts = copied(pytester, example.file)
     counts.write_text(re.sub(r'"torch": "[^"]*"', '"torch": "2.0.1"', counts.read_text("utf-8")), "utf-8")
 
-    def work() -> tuple[int, dict[str, Any]]:
+    def work() -> tuple[int, dict[str, Any], str]:
         ret, text = run(pytester, "--carbon-work", f"--carbon-json={pytester.path / 'report.json'}")
         report = reportschema.read(pytester.path / "report.json")
         assert "torch 2.0.1 → " in " ".join(text.split()), text
-        return ret, report["tests"][0]["measurements"][0]["work"]
+        return ret, report["tests"][0]["measurements"][0]["work"], text
 
-    ret, as_committed = work()
+    ret, as_committed, _ = work()
     assert (ret, as_committed["status"]) == (0, "pass"), as_committed["reason"]
 
     old, new = example.edit
     assert old in test.read_text("utf-8")
     test.write_text(test.read_text("utf-8").replace(old, new), "utf-8")
-    ret, more = work()
+    ret, more, text = work()
     assert (ret, more["status"]) == (1, example.status), more["reason"]
-    first = more["reason"].partition(". ")[0]
-    assert example.cause in first
-    for page in (EXAMPLES / "README.md", *([EXAMPLES.parent / "README.md"] if example.in_readme else ())):
-        assert f"carbon {example.status}: {first}" in " ".join(page.read_text("utf-8").split())
+    assert example.cause in more["reason"].partition(". ")[0]
     assert f"'s/{old}/{new}/' examples/{example.file}" in (EXAMPLES / "README.md").read_text("utf-8")
+    printed = normal(
+        re.sub(r";\s+torch 2\.0\.1\s+→\s+\S+?(?=\.?\s)", "", without_commits(text)).replace(
+            " report.json", " REPORT.json"
+        )
+    )
+    for page in (EXAMPLES / "README.md", *([EXAMPLES.parent / "README.md"] if example.in_readme else ())):
+        command = rf"pytest --carbon-work examples/{example.file}\n(?:\n```console\n)?"
+        shown = re.split(command, page.read_text("utf-8"))[1].partition("```")[0]
+        assert normal(without_commits(shown)) in printed, text
+
+
+def without_commits(report: str) -> str:
+    """A report without the line that needs a repository."""
+    return "\n".join(line for line in report.splitlines() if "since then" not in line)
 
 
 def test_numpy_is_no_work_that_is_counted(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from conftest import CarbonRunner, Run
+from shown import shape
 
 from pytest_carbon.measure import contention
 from pytest_carbon.measure.contention import Snapshot
@@ -90,6 +92,10 @@ def test_beside_a_load_nothing_is_recorded_and_the_report_says_why(
     )
     assert f"warning (shared-cpu): test_it · window: {warning['text']}" in run.text
     assert "not recorded: test_it.py::test_it" in run.text
+    page = (Path(__file__).parents[2] / "examples" / "README.md").read_text("utf-8")
+    shown = page.partition("warning (shared-cpu): ")[2]
+    for sentence in shown.partition("\n```")[0].split("not recorded: "):
+        assert shape(sentence) in shape(run.text)
     assert not list(pytester.path.glob("carbon-baselines/*/*"))
 
 

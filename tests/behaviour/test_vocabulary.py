@@ -51,7 +51,7 @@ def old_words(path: Path) -> list[str]:
 
 
 def files() -> list[Path]:
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     return sorted([*pages, *(ROOT / "pytest_carbon").rglob("*.py")])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -69,6 +70,12 @@ def write(result: SessionResult, stored: Stored, report: str) -> Iterator[str]:
                 output.write(path, file.text(_runs(result, stored, report)), file.format)
             except CarbonError as error:
                 yield f"{file.flag}: {error}"
+            except Exception as error:  # raised, it would cost the run its summary, and with it the verdicts
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                yield (
+                    f"{file.flag}: {path} was not written, by a fault of pytest-carbon ({Path(where.filename).name},"
+                    f" line {where.lineno}: {type(error).__name__}: {error}). Please report it."
+                )
 
 
 def _runs(result: SessionResult, stored: Stored, report: str) -> Runs:

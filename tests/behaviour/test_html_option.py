@@ -292,3 +292,17 @@ def test_what_a_test_has_put_there(run_carbon: CarbonRunner, project: Path) -> N
     assert "page.html: this file is not ours" in run.text
     assert (project / "page.html").read_text() == "# Mine"
     assert run.report["exit_status"] == 1
+
+
+def test_a_fault_of_our_own(run_carbon: CarbonRunner, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs the run its page, not its verdicts, nor its report; it is no success."""
+
+    def text(runs: Runs) -> str:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(outputs, "FILES", (outputs.FILES[0], outputs.FILES[1]._replace(text=text)))
+    run = run_carbon("--carbon-html=page.html", "-k", "not dear")
+    assert (run.ret, run.outcomes()) == (4, {"passed": 1, "deselected": 1})
+    assert "page.html was not written, by a fault of pytest-carbon (test_html_option.py, line" in run.text
+    assert "ZeroDivisionError: division by zero). Please report it." in run.text
+    assert len(run.report["tests"]) == 1

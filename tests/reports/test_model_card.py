@@ -547,6 +547,24 @@ def test_metadata_that_cannot_be_changed(metadata: str, message: str) -> None:
     assert text.endswith(".")
 
 
+@pytest.mark.parametrize("depth", [480, 3000])
+def test_metadata_of_any_depth(depth: int) -> None:
+    """Changed, or refused; no fault."""
+    card = f"---\nx: {'[' * depth}{']' * depth}\n---\n"
+    try:
+        assert BEGIN in card_of(card)
+    except UsageProblem as problem:
+        assert str(problem).startswith("README.md, line ")
+
+
+def test_aliases_of_aliases_stay_short() -> None:
+    """Nine lines that stand for a thousand million values take no more than nine lines."""
+    few = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"]
+    few += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)]
+    card = f"---\n{''.join(few)}---\n# A card\n"
+    assert card_of(card).startswith(f"---\n{''.join(few)}model-index:\n")
+
+
 def test_metadata_without_an_end() -> None:
     assert refusal("---\nlicense: mit\n\n# A card\n") == (
         "README.md, line 1: the metadata begin here, and no line --- ends them; add it, or delete this line."

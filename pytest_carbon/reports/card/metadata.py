@@ -86,7 +86,7 @@ def with_metadata(
     after = Card(card.name, head, yaml, rest, card.newline)
     try:
         as_meant = _written(_read(after)[0]) == _written(meant)
-    except UsageProblem:  # about a line that nobody has
+    except (UsageProblem, RecursionError):  # about a line that nobody has
         as_meant = False
     if not as_meant:
         raise card.problem(0, f"the metadata are written in a way that cannot be changed by lines; {_SHAPE}")
@@ -94,8 +94,13 @@ def with_metadata(
 
 
 def _written(data: Mapping[str, Any]) -> list[str]:
-    """Write data for a comparison, in which no number is no number; the order of the keys is free."""
-    return sorted(map(repr, data.items()))
+    """Write data for a comparison, in which no number is no number; the order of the keys is free.
+
+    YAML keeps aliases: written out, ten lines of them would fill the memory.
+    """
+    import yaml
+
+    return sorted(yaml.safe_dump({key: value}, sort_keys=False) for key, value in data.items())
 
 
 # --- what is meant -----------------------------------------------------------------------------------

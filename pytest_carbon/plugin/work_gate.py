@@ -179,6 +179,7 @@ class WorkGate:
             arguments=[*flags, *failures.selection(config, test.item)],
             project=flags_of(config, command=True),
             whole=test.marked and "carbon" not in getattr(test.item, "fixturenames", ()),
+            beside=settings.enabled,
             verbose=getattr(config.option, "verbose", 0) > 0,
             width=width(config),
             ascii=ascii_only(config),

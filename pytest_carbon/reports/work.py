@@ -347,6 +347,8 @@ class WorkContext:
     """The options with which a command finds the ini file and root dir of this run."""
     whole: bool = False
     """Whether the test was counted as a whole: it is marked, and does not use the fixture."""
+    beside: bool = False
+    """Whether the run measures energy, too."""
     verbose: bool = False
     width: int = 80
     ascii: bool = False
@@ -412,7 +414,7 @@ def facts(counted: Counted, context: WorkContext) -> list[tuple[str, str | None]
     record, verdict = context.record, counted.verdict
     return [
         ("now", None if verdict.change else f"{figures(counted.work)} per call"),
-        ("work", f"counted, not energy measured (engine {counted.work.engine}); counts have no noise"),
+        _how(counted.work, beside=context.beside),
         ("how", WHOLE if context.whole else None),
         ("baseline", None if record is None else _baseline(record)),
         ("in", context.location if record is not None else None),
@@ -421,6 +423,13 @@ def facts(counted: Counted, context: WorkContext) -> list[tuple[str, str | None]
         *(("energy", text) for text in verdict.predictions),
         *(("warning", warning.text) for warning in counted.warnings),
     ]
+
+
+def _how(work: Work, *, beside: bool) -> tuple[str, str]:
+    """Say that these figures are counts; what holds of the run does so only where it measured no energy."""
+    if beside:
+        return "counted", f"with engine {work.engine}; counts have no noise, and are no energy"
+    return "work", f"counted, not energy measured (engine {work.engine}); counts have no noise"
 
 
 def _baseline(record: WorkRecord) -> str:

@@ -125,6 +125,21 @@ def test_calls_on_text_have_their_emissions_of_a_million_tokens() -> None:
     assert facts["tokens"].endswith(" g CO2e per million tokens that the call produced")
 
 
+def test_beside_energy_each_fact_of_the_work_has_a_label_of_its_own() -> None:
+    """And none says that no energy was measured; of a count alone one does."""
+    made = rows(pages.mixture())
+    both = [row for row in made if row.entry.measurement is not None and row.entry.counted is not None]
+    assert len(both) == 2
+    for row in both:
+        labels = [label for label, _ in row.facts if not label.startswith(("warning", "machine"))]
+        assert sorted(labels) == sorted(set(labels)), labels
+        assert not [text for _, text in row.facts if "not energy measured" in text]
+        assert dict(row.facts)["counted"] == "with engine cpu; counts have no noise, and are no energy"
+    assert dict(both[1].facts)["work"].startswith("the same as its baseline")
+    (alone,) = [row for row in made if row.entry.measurement is None and row.status == "regression"]
+    assert dict(alone.facts)["work"].startswith("counted, not energy measured")
+
+
 def test_scores_stand_beside_the_figures_that_may_be_compared() -> None:
     runs = pages.study()
     (ranking,) = rankings(runs, rows(runs))

@@ -197,6 +197,7 @@ def _row(entry: Entry, shared: FailureContext, records: Sequence[Record], number
             report=shared.report,
             ci_run=shared.ci_run,
             arguments=(entry.test.nodeid,),
+            beside=measured is not None,
             width=shared.width,
         )
         if measured is None or counts.verdict.effect != "none":

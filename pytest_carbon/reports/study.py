@@ -11,7 +11,16 @@ from pytest_carbon.records import SessionResult
 from pytest_carbon.reports.layout import HEADER, PLAIN, WARNING, Column, Line, Name, Page, Table, aligned
 from pytest_carbon.tasks import findings
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS, WHY_ABSOLUTE_FIGURES_DIFFER
-from pytest_carbon.tasks.figures import PHONE_CHARGE_WH, Figure, Group, ModelRow, TaskRow, groups, preparing
+from pytest_carbon.tasks.figures import (
+    NOT_MEASURED,
+    PHONE_CHARGE_WH,
+    Figure,
+    Group,
+    ModelRow,
+    TaskRow,
+    groups,
+    preparing,
+)
 from pytest_carbon.tasks.findings import Claim
 from pytest_carbon.text import Quantity, known, quantities, quantity
 
@@ -74,9 +83,7 @@ def _why_out(figure: Figure) -> str | None:
 
 
 def _headline(group: Group, page: Page) -> list[Line]:
-    how = " (simulated, not measured)" if group.simulated else ""
-    if group.estimated or group.replayed:
-        how = " (estimated, not measured)" if group.estimated else " (replayed from a trace, not measured)"
+    how = f" ({NOT_MEASURED[group.origin]})" if group.origin in NOT_MEASURED else ""
     what = "tasks" if not group.tasks else "the study's tasks"
     if group.small:
         what = "small variants of the study's tasks"

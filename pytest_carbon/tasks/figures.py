@@ -24,7 +24,15 @@ NOT_ITS_OWN = "other-device"  # the warning of a figure that is not the energy o
 
 Origin = Literal["measured", "estimated", "replayed", "simulated"]
 """Where an energy comes from: a counter, a model of the processor, a trace that is played, or a simulated GPU."""
+NOT_MEASURED: Mapping[Origin, str] = {
+    "estimated": "estimated, not measured",
+    "replayed": "replayed from a trace, not measured",
+    "simulated": "simulated, not measured",
+}
+"""What is said beside each energy that no counter of a device has read."""
 
+_SIMULATED = "x-simulated-"
+"""In the id of a machine whose driver says that its GPUs are simulated."""
 _FAILED = {"failed": "failed test", "error": "failed test", "xfailed": "xfailed test"}
 
 
@@ -102,18 +110,17 @@ class Figure:
         return next(((unit, count) for unit in units if (count := counts[unit])), None)
 
 
-def is_simulated(machine_id: str) -> bool:
-    """Tell whether a machine's GPU is simulated, by the simulated driver's name."""
-    return "x-simulated-" in machine_id
-
-
 def origin(measurement: Measurement) -> Origin:
     """Tell where a measurement's energy comes from; only a measured one is a fact about the model."""
-    if measurement.estimated:
+    return _origin(measurement.machine, [energy.domain.source for energy in measurement.domains])
+
+
+def _origin(machine_id: str, sources: Iterable[str]) -> Origin:
+    if is_estimated(machine_id):
         return "estimated"
-    if any(REPLAYED in energy.domain.source for energy in measurement.domains):
+    if any(REPLAYED in source for source in sources):
         return "replayed"
-    return "simulated" if is_simulated(measurement.machine) else "measured"
+    return "simulated" if _SIMULATED in machine_id else "measured"
 
 
 def usual(info: TaskInfo) -> bool:
@@ -271,14 +278,9 @@ class Group:
         return is_estimated(self.machine)
 
     @property
-    def replayed(self) -> bool:
-        """Whether a trace was played in place of a meter."""
-        return any(REPLAYED in f.source for f in self.figures)
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the GPU was simulated, by the simulated driver's name."""
-        return is_simulated(self.machine)
+    def origin(self) -> Origin:
+        """Where the energy comes from; a trace that was played is named by its figures."""
+        return _origin(self.machine, [f.source for f in self.figures])
 
     @property
     def comparable(self) -> bool:

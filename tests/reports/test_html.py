@@ -14,7 +14,15 @@ import pages
 import pytest
 
 from pytest_carbon.commands.main import main
-from pytest_carbon.records import Measurement, SuiteVerdict, TestResult, UsageProblem, Verdict
+from pytest_carbon.records import (
+    Domain,
+    DomainEnergy,
+    Measurement,
+    SuiteVerdict,
+    TestResult,
+    UsageProblem,
+    Verdict,
+)
 from pytest_carbon.reports import jsonfile
 from pytest_carbon.reports.html import page
 from pytest_carbon.reports.html.data import CHUNK, unpack
@@ -303,13 +311,32 @@ def test_several_runs_say_which_machine_each_figure_is_of() -> None:
     assert "1x-nvidia-a100" in main["words"]
 
 
-def test_estimates_are_called_estimates_in_the_head() -> None:
-    machine = replace(pages.H100, id="amd-epyc-2c-cpu-estimated")
-    test = pages.measured("t.py::a", "regression", 2.0, 1.0, machine=machine)
-    said = parsed(Runs((builders.result(test, machine=machine),), ())).said
-    assert said.index("energy is estimated from the processor's time") < said.index("Failures and changes regression")
-    assert "regression (estimated, not measured) t.py" in said
-    assert "energy estimated from the processor's time, not measured" in said
+@pytest.mark.parametrize(
+    ("machine", "source", "short", "long"),
+    [
+        ("amd-epyc-2c-cpu-estimated", "estimated: 7 W", "estimated", "estimated from the processor's time"),
+        ("1x-nvidia-h100", "replayed: a lab", "replayed from a trace", "replayed from a trace"),
+        ("1x-simulated-h100-gpu", "nvml total energy", "simulated", "simulated"),
+    ],
+)
+def test_energy_that_was_not_measured_is_called_so(machine: str, source: str, short: str, long: str) -> None:
+    """In the head, beside its verdict, among the facts, and above its chart."""
+    one = replace(pages.H100, id=machine)
+    test = pages.measured("t.py::a", "regression", 2.0, 1.0, machine=one)
+    (measurement, verdict) = test.measurements[0]
+    domains = (DomainEnergy(Domain("gpu:0", "measured", source), 2.0, 1.0, None),)
+    test = replace(test, measurements=((replace(measurement, domains=domains), verdict),))
+    runs = Runs((builders.result(test, machine=one),), ())
+    said = parsed(runs).said
+    assert said.index(f"{machine}: energy is {long}, not measured") < said.index("Failures and changes regression")
+    assert f"regression ({short}, not measured) t.py" in said
+    assert f"energy {long}, not measured" in said
+    assert [ranking.title for ranking in rankings(runs, rows(runs))] == [f"Energy per call ({short}, not measured)"]
+
+
+def test_energy_that_was_measured_is_only_called_energy(mixture: Parsed) -> None:
+    assert "not measured)" not in mixture.said
+    assert "energy is" not in mixture.said
 
 
 def test_the_command_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
 
-from pytest_carbon.records import SessionResult, SuiteVerdict, is_estimated, label
+from pytest_carbon.records import SessionResult, SuiteVerdict, label
 from pytest_carbon.reports.failure import grid_and_pue, headline
 from pytest_carbon.reports.html.ranking import Ranking
-from pytest_carbon.reports.html.rows import STATUSES, Row, shortened
+from pytest_carbon.reports.html.rows import STATUSES, Row, known_by, shortened
 from pytest_carbon.reports.merge import Runs
+from pytest_carbon.tasks.figures import NOT_MEASURED, Origin, origin
 from pytest_carbon.text import UNKNOWN, change, count, counted, duration, known, listing, quantity
 
 Tone = Literal["bad", "warn", "good", "note", "plain"]
@@ -206,9 +207,12 @@ def _notices_of(run: SessionResult) -> Iterator[Notice]:
         have, were = ("has", "was") if len(run.unmeasured) == 1 else ("have", "were")
         items = tuple(f"{shortened(label(one.key))}: {one.why}" for one in run.unmeasured)
         yield Notice("warn", f"{number} that {have} a baseline {were} not made", items)
-    machines = [run.machine, *(machine for machine, _ in run.others)]
-    if estimated := [machine.id for machine in machines if is_estimated(machine.id)]:
-        yield Notice("note", f"{listing(estimated)}: energy is estimated from the processor's time, not measured")
+    machines: dict[Origin, list[str]] = {}
+    for measurement in (measurement for test in run.tests for measurement, _ in test.measurements):
+        if measurement.machine not in (of := machines.setdefault(origin(measurement), [])):
+            of.append(measurement.machine)
+    for how in filter(machines.get, NOT_MEASURED):
+        yield Notice("note", f"{listing(machines[how])}: energy is {known_by(how)}")
     if run.against is not None:
         pairs = f"{count(run.against.complete)} of {counted(run.against.pairs, 'pair')} of sessions"
         yield Notice("note", f"compared with {run.against.label}, side by side, {pairs}")

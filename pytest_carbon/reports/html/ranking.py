@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_carbon.records import is_estimated
 from pytest_carbon.reports.html.rows import Row, shortened
 from pytest_carbon.reports.merge import Runs
 from pytest_carbon.reports.work import amount
 from pytest_carbon.tasks import findings
 from pytest_carbon.tasks.catalogue import AI_ENERGY_SCORE_MODELS, TASKS
-from pytest_carbon.tasks.figures import Group, ModelRow, groups
+from pytest_carbon.tasks.figures import NOT_MEASURED, Group, ModelRow, groups
 from pytest_carbon.text import UNKNOWN, known, listing, quantity
 
 MOST = 40
@@ -100,7 +99,8 @@ def _of_calls(rows: Sequence[Row], machine: str, runs: Runs) -> Ranking:
         if m.energy_j_per_call is not None
     ]
     bars.sort(key=lambda bar: -bar.value)
-    title = "Energy per call (estimated, not measured)" if is_estimated(machine) else "Energy per call"
+    how = next((row.how for row in rows if row.how), "")
+    title = f"Energy per call ({how})" if how else "Energy per call"
     if len(runs.runs) > 1 or runs.runs[0].others:
         title += f" on {machine}"
     return Ranking(title, _J, _grouped(bars[:MOST]), left_out=max(0, len(bars) - MOST))
@@ -141,8 +141,7 @@ def _of_tasks(group: Group, *, several: bool) -> Ranking:
         )
         for task in group.tasks
     ]
-    how = "estimated, not measured" if group.estimated else "replayed from a trace" if group.replayed else ""
-    how = "simulated, not measured" if group.simulated else how
+    how = NOT_MEASURED.get(group.origin, "")
     what = "Small variants of the study's tasks" if group.small else "The study's tasks" if group.tasks else "Tasks"
     title = f"{what}{f' ({how})' * bool(how)}{f' on {group.machine}' * several}"
     facts = [*filter(None, [group.device, group.dtype]), f"batch {group.batch_size}"]

@@ -26,6 +26,7 @@ from pytest_carbon.reports.failure import BaselineSummary, FailureContext
 from pytest_carbon.reports.layout import Page
 from pytest_carbon.reports.merge import Entry, Runs
 from pytest_carbon.reports.table import failing_status
+from pytest_carbon.tasks.figures import NOT_MEASURED, Origin, origin
 from pytest_carbon.text import (
     UNKNOWN,
     change,
@@ -93,10 +94,12 @@ class Row:
         return self.entry.effect
 
     @property
-    def estimated(self) -> bool:
-        """Whether its energy is an estimate."""
+    def how(self) -> str:
+        """Say how its energy is known, if it was not measured: ``estimated, not measured``."""
         measurement = self.entry.measurement
-        return measurement is not None and measurement.energy_j_per_call is not None and measurement.estimated
+        if measurement is None or measurement.energy_j_per_call is None:
+            return ""
+        return NOT_MEASURED.get(origin(measurement), "")
 
     @property
     def change(self) -> float | None:
@@ -254,11 +257,16 @@ def _first(measurement: Measurement, verdict: Verdict) -> Iterator[tuple[str, st
     """Give what a terminal has in its table: the emissions' and the limit's figures, differences of the machine."""
     if verdict.limit_j_per_call is not None:
         yield "budget", f"{quantity(verdict.limit_j_per_call, 'J')} per call"
-    if measurement.estimated:
-        yield "energy", "estimated from the processor's time, not measured"
+    if (how := origin(measurement)) in NOT_MEASURED:
+        yield "energy", known_by(how)
     for warning in measurement.warnings:
         if warning.code in _NEIGHBOURS and warning.code in INFORMS:
             yield "machine", warning.text
+
+
+def known_by(how: Origin) -> str:
+    """Say how an energy is known that was not measured, in a sentence."""
+    return "estimated from the processor's time, not measured" if how == "estimated" else NOT_MEASURED[how]
 
 
 def _tokens(entry: Entry) -> str | None:

@@ -47,6 +47,11 @@ def refuse(given: argparse.Namespace, outputs: Mapping[str, str]) -> None:
         given.parser.error("--model-card needs --model=ID: the model as the report names it")
     elif printed := [flag for flag, file in outputs.items() if file == "-"]:
         given.parser.error(f"{printed[0]}=-: the changes of --model-card are printed there; give the path of a file")
+    else:
+        place = os.path.realpath(Path(given.model_card).expanduser())
+        for flag, file in outputs.items():
+            if os.path.realpath(Path(file).expanduser()) == place:
+                raise UsageProblem(f"{flag}={file}: --model-card names the same file; give each one of its own.")
 
 
 @dataclass(frozen=True, slots=True)

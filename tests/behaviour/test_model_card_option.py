@@ -198,6 +198,17 @@ def test_options_that_do_not_go_together(arguments: list[str], message: str) -> 
     assert Path("README.md").read_text("utf-8") == CARD
 
 
+@pytest.mark.parametrize("flag", ["--html", "--markdown", "--openmetrics"])
+def test_a_card_that_another_option_would_write_too(in_a_folder: Path, flag: str) -> None:
+    """Also one that is empty, and so could be a file of ours; by another name of it."""
+    Path("README.md").write_text("")
+    Path("link.md").symlink_to("README.md")
+    ran = update("--write", flag, "link.md")
+    assert (ran.ret, ran.out) == (4, "")
+    assert f"{flag}=link.md: --model-card names the same file; give each one of its own." in ran.err
+    assert Path("README.md").read_text("utf-8") == ""
+
+
 def test_an_unknown_model_is_refused_with_the_one_that_is_meant() -> None:
     ran = update(model="gpt")
     assert ran.ret == 4

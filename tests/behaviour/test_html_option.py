@@ -306,3 +306,15 @@ def test_a_fault_of_our_own(run_carbon: CarbonRunner, project: Path, monkeypatch
     assert "page.html was not written, by a fault of pytest-carbon (test_html_option.py, line" in run.text
     assert "ZeroDivisionError: division by zero). Please report it." in run.text
     assert len(run.report["tests"]) == 1
+
+
+def test_a_run_that_is_interrupted(run_carbon: CarbonRunner, project: Path) -> None:
+    """Has its page, with what was measured before; it is not green, though nothing fails."""
+    with (project / "test_it.py").open("a") as file:
+        file.write("\ndef test_interrupted(carbon):\n    raise KeyboardInterrupt\n")
+    run = run_carbon("--carbon-html=page.html", "-k", "not dear", subprocess=True)
+    assert run.ret == pytest.ExitCode.INTERRUPTED
+    assert is_page(project / "page.html", "test_it")
+    text = (project / "page.html").read_text("utf-8")
+    assert "No measurement fails, but the run ended with exit status 2" in text
+    assert '<body class="tone-bad">' in text

@@ -182,6 +182,16 @@ PASS = pages.measured("t.py::test_a", "pass", 1.0, 1.0)
         (one(replace(PASS, outcome="failed", functional_outcome="failed")), "bad", "1 test failed by itself"),
         (one(PASS, TestResult("t.py::b", "failed")), "bad", "1 test failed by itself"),
         (one(pages.measured("t.py::a", "new")), "plain", "Nothing was compared: no baseline yet"),
+        (one(PASS, pages.measured("t.py::b", "new")), "plain", "No measurement fails; 1 has no baseline yet"),
+        (
+            one(
+                PASS,
+                *(pages.measured(f"t.py::{test}", "new") for test in "bc"),
+                pages.measured("t.py::d", "pass", 1.0, 1.0, blind=True),
+            ),
+            "plain",
+            "No measurement fails; 1 could not be decided and 2 have no baseline yet",
+        ),
         (one(pages.measured("t.py::a", "pass", 1.0, 1.0, blind=True)), "plain", "1 could not be decided"),
         (one(pages.measured("t.py::a", "inconclusive", 1.0, 1.0)), "plain", "1 could not be decided"),
         (one(pages.measured("t.py::a", "regression", 2.0, 1.0, effect="warns")), "warn", "would fail without"),

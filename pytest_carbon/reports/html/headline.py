@@ -107,13 +107,14 @@ def _title(runs: Runs, rows: Sequence[Row]) -> tuple[Tone, str]:
             "warn",
             f"No measurement fails, but {count(number)} with a baseline {'was' if number == 1 else 'were'} not made",
         )
+    fresh = sum(row.status == "new" for row in rows)
     if all(row.status in ("new", "not compared") for row in rows):
-        return "plain", "Nothing was compared: no baseline yet" if any(
-            row.status == "new" for row in rows
-        ) else "Nothing was compared"
-    open_ones = sum(row.status in ("inconclusive", "blind") for row in rows)
-    if open_ones:
-        return "plain", f"No measurement fails; {count(open_ones)} could not be decided"
+        return "plain", "Nothing was compared: no baseline yet" if fresh else "Nothing was compared"
+    undecided = sum(row.status in ("inconclusive", "blind") for row in rows)
+    parts = [f"{count(undecided)} could not be decided"] if undecided else []
+    parts += [f"{count(fresh)} {'has' if fresh == 1 else 'have'} no baseline yet"] if fresh else []
+    if parts:
+        return "plain", f"No measurement fails; {listing(parts)}"
     return "good", f"No measurement fails: {counted(len(rows), 'measurement')}"
 
 

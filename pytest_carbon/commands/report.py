@@ -135,7 +135,7 @@ _OUTPUTS: Mapping[str, tuple[str, _Write, str]] = {
         lambda runs, _: html.text(runs, ci_run=ci_run(os.environ)),
         "write a page for a browser",
     ),
-    "--markdown": (markdown.FORMAT, _markdown, "write a comment on a pull request, 65,000 characters at most"),
+    "--markdown": (markdown.FORMAT, _markdown, "write Markdown for a pull request, 65,000 characters at most"),
     "--openmetrics": (
         openmetrics.FORMAT,
         lambda runs, _: openmetrics.text(runs),

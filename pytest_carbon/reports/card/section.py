@@ -104,7 +104,7 @@ def _of_tokens(figure: Figure) -> str:
 
 def _notes(publication: Publication) -> Iterator[str]:
     figures = publication.figures
-    yield f"A call is one batch. {UNKNOWN} is unknown."
+    yield f"A call is one batch. {UNKNOWN} means unknown."
     origins = {figure.origin for figure in figures}
     if origins - {"predicted"}:
         yield "± is half of the 95% interval."

@@ -69,7 +69,7 @@ def test_each_measurement_has_both(both: CarbonRunner, pytester: pytest.Pytester
     assert run.text.count("carbon regression: 2.0× the FLOPs") == 2
     assert "carbon: 1x-battery-gpu" in run.text
     assert "carbon: work counted, engine cpu" in run.text
-    assert run.text.count("counted     with engine cpu; counts have no noise") == 2
+    assert run.text.count("counted with engine cpu; counts have no noise, and are no energy") == 2
     assert "not energy measured (engine cpu)" not in run.text
 
 

@@ -44,10 +44,12 @@ def idle(config: pytest.Config, settings: Settings) -> str | None:
     flags = [flag for flag in dict.fromkeys(t.replace("--no-carbon-", "--carbon-") for t in typed) if flag in kinds]
     if not flags:
         return None
+    from pytest_carbon.text import listing
+
     without = "with --carbon-work alone" if settings.work else "without --carbon"
     if all(kinds[flag] == "work" for flag in flags):
         without = "without --carbon-work"
-    return f"{' and '.join(flags)} {'has' if len(flags) == 1 else 'have'} no effect {without}"
+    return f"{listing(flags, len(flags))} {'has' if len(flags) == 1 else 'have'} no effect {without}"
 
 
 def read_settings(config: pytest.Config) -> Settings:

@@ -211,6 +211,10 @@ def test_a_suite_without_carbon_pays_for_the_options_alone(
     [
         (["--carbon-reference"], "--carbon-reference has"),
         (["--carbon-json=x.json", "--carbon-sessions", "3"], "--carbon-json and --carbon-sessions have"),
+        (
+            ["--carbon-html=x.html", "--carbon-rounds=3", "--carbon-pue=1.1"],
+            "--carbon-html, --carbon-rounds and --carbon-pue have",
+        ),
         (["--no-carbon-strict"], "--carbon-strict has"),
         (["--carbon-tolerance=3%", "--no-carbon"], None),
         (["--carbon-suite=small"], None),

@@ -179,6 +179,7 @@ def test_no_annotations_elsewhere(
     assert summary.read_text("utf-8") == before
 
 
+@pytest.mark.slow
 def test_where_another_plugin_annotates_it_alone_does(
     run_carbon: CarbonRunner, suite: Callable[..., None], summary: Path
 ) -> None:

@@ -179,7 +179,7 @@ def writing(one: Path, many: Path) -> Iterator[Figure]:
 PAINTED = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 TIMED = """
 const done = arguments[arguments.length - 1];
-const shown = document.getElementById("shown").textContent;
+const shown = document.querySelector(".dt-info").textContent;
 const act = () => {{ {act} }};
 const seen = () => {until};
 const look = () => requestAnimationFrame(() => (seen() ? setTimeout(() => done(performance.now() - begun)) : look()));
@@ -192,19 +192,19 @@ _ROW = 'document.querySelectorAll("#rows tbody tr[data-row] .open")'
 ACTIONS = {
     "filter by verdict": (
         """document.querySelector('#filters [data-status="regression"]').click()""",
-        'document.getElementById("shown").textContent !== shown',
+        'document.querySelector(".dt-info").textContent !== shown',
         300,
     ),
     "search": (
-        """const search = document.getElementById("search");
+        """const search = document.querySelector(".dt-search input");
            search.value = "module_04 fp16"; search.dispatchEvent(new Event("input"))""",
-        'document.getElementById("shown").textContent !== shown',
+        'document.querySelector(".dt-info").textContent !== shown',
         300,
     ),
     **{
         f"sort by {name}": (
-            f"""document.querySelector('#rows [data-sort="{column}"]').click()""",
-            f"""document.querySelector('#rows th[data-column="{column}"]').ariaSort !== null""",
+            f"""document.querySelector('#rows th.{column}').click()""",
+            f"""document.querySelector('#rows th.{column}').ariaSort !== null""",
             300,
         )
         for name, column in (("energy", "energy"), ("change", "change"), ("name", "test"))

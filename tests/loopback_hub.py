@@ -92,7 +92,7 @@ def serving(repositories: Repositories) -> Iterator[tuple[str, list[str]]]:
         return "main", {}, rest
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", requests

@@ -16,6 +16,7 @@ ENTRIES = [(folder, entry) for folder in (PAGE, AXE) for entry in noted(folder)]
 each = pytest.mark.parametrize(("folder", "entry"), ENTRIES, ids=[entry["name"] for _, entry in ENTRIES])
 LICENCES = {
     "ISC": "Permission to use, copy, modify, and/or distribute",
+    "MIT": "Permission is hereby granted, free of charge",
     "MPL-2.0": "Mozilla Public License, version 2.0",
 }
 FORBIDDEN = re.compile(
@@ -24,9 +25,10 @@ FORBIDDEN = re.compile(
 )
 UNUSED = {
     "d3.min.js": {"new Function": 1, "fetch(": 4},  # d3.csvParse; d3.csv, d3.json and their like
+    "dataTables.min.js": {"new XMLHttpRequest": 1},  # its option "ajax"
 }
 """What no page calls: the tests of pages would see it in the browser's console, or among its requests."""
-MENTIONED = {"www.w3.org", "d3js.org"}
+MENTIONED = {"www.w3.org", "d3js.org", "datatables.net"}
 """Hosts in the names of XML's name spaces, in comments and in texts."""
 
 

@@ -46,6 +46,7 @@ class Library:
 LIBRARIES = (
     Library(PAGE, "d3", "7", ("dist/d3.min.js",), ("LICENSE",)),
     Library(PAGE, "@observablehq/plot", "0.6", ("dist/plot.umd.min.js",), ("LICENSE",)),
+    Library(PAGE, "datatables.net", "3", ("js/dataTables.min.js",), ("License.txt",)),
     Library(AXE, "axe-core", "4", ("axe.min.js",), ("LICENSE", "LICENSE-3RD-PARTY.txt")),
 )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import http.client
-import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
+
+from pytest_carbon.host.stdlib import json
 
 MOST_CHARACTERS = 65_536
 """Of a comment; GitHub refuses a longer one."""

@@ -700,9 +700,8 @@ def check_all_there(url: str, expected: set[str], processes: int) -> None:
             assert (r.energy_j_per_call, r.duration_s_per_call) == (1.0 + i, 1.0 + writer)
 
 
-@pytest.mark.parametrize(
-    ("processes", "sessions"), [(3, 60), pytest.param(8, 200, marks=pytest.mark.slow)], ids=["few", "many"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "sessions"), [(3, 60), (8, 200)], ids=["few", "many"])
 def test_many_processes_append_while_the_server_is_killed(
     postgres: PostgresServer, tmp_path: Path, processes: int, sessions: int
 ) -> None:

@@ -76,7 +76,16 @@ def test_what_fails_is_in_the_summary_and_in_the_log(
     assert "1 failed" in run.lines[-2]
 
 
-@pytest.mark.parametrize("flags", [("-q",), ("-s",), ("-p", "no:terminal"), ("--tb=no", "-vv")])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("-q",),
+        *(
+            pytest.param(flags, marks=pytest.mark.slow)
+            for flags in (("-s",), ("-p", "no:terminal"), ("--tb=no", "-vv"))
+        ),
+    ],
+)
 def test_however_the_terminal_is_set(
     run_carbon: CarbonRunner, suite: Callable[..., None], summary: Path, flags: tuple[str, ...]
 ) -> None:
@@ -99,7 +108,11 @@ def test_what_passes_writes_nothing(run_carbon: CarbonRunner, suite: Callable[..
 
 @pytest.mark.parametrize(
     ("flags", "ini"),
-    [(("--carbon-summary=off",), ""), ((), "carbon_summary = off"), (("-o", "carbon_summary=off"), "")],
+    [
+        (("--carbon-summary=off",), ""),
+        ((), "carbon_summary = off"),
+        pytest.param(("-o", "carbon_summary=off"), "", marks=pytest.mark.slow),
+    ],
 )
 def test_off_writes_neither(
     run_carbon: CarbonRunner,
@@ -166,6 +179,7 @@ def test_no_annotations_elsewhere(
     assert summary.read_text("utf-8") == before
 
 
+@pytest.mark.slow
 def test_where_another_plugin_annotates_it_alone_does(
     run_carbon: CarbonRunner, suite: Callable[..., None], summary: Path
 ) -> None:
@@ -180,7 +194,14 @@ def test_where_another_plugin_annotates_it_alone_does(
     assert len(annotations(off.lines)) == 1
 
 
-@pytest.mark.parametrize("kind", ["directory", "folder is missing", "no permission", "full", "pipe"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "no permission",
+        "full",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("directory", "folder is missing", "pipe")),
+    ],
+)
 def test_a_summary_that_cannot_be_written(
     run_carbon: CarbonRunner,
     suite: Callable[..., None],

@@ -90,6 +90,8 @@ def test_a_setup_that_fails(run_carbon: CarbonRunner, pytester: pytest.Pytester)
         "nodeid": "test_it.py::test_it",
         "outcome": "error",
         "functional_outcome": "error",
+        "file": "test_it.py",
+        "line": 7,
         "measurements": [],
     }
     assert recorded(pytester.path) == ["test_next"]

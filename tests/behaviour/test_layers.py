@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,7 @@ def part(module: str) -> str:
     return [*module.split("."), "__init__"][1]
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     found = {}
     for path in sorted(HOUSE.rglob("*.py")):

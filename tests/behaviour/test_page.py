@@ -119,12 +119,37 @@ def test_hostile_names_run_nothing(opened: Open) -> None:
 def test_the_gravest_stand_first_and_a_click_sorts_by_a_column(opened: Open) -> None:
     browser = opened()
     assert shown(browser)[0] == "test_whisper"
-    click(browser, "[data-sort=energy]")
+    click(browser, "#rows th.energy")
     assert shown(browser)[:2] == ["test_layer[23-bf16]", "test_layer[22-fp32]"]
-    assert browser.js("return document.querySelector('th.energy').getAttribute('aria-sort')") == "descending"
-    click(browser, "[data-sort=energy]")
+    assert sorted_by(browser) == ("energy", "descending")
+    assert set(shown(browser)[-3:]) == {"test_whisper", "test_counted_only[llama]", "test_counted_same"}
+    click(browser, "#rows th.energy")
     assert shown(browser)[0] == "test_layer[0-fp32]"
     assert set(shown(browser)[-3:]) == {"test_whisper", "test_counted_only[llama]", "test_counted_same"}
+
+
+def sorted_by(browser: Browser) -> tuple[str, str]:
+    """The column that the table is sorted by, as a screen reader has it, and how."""
+    (head,) = browser.all("#rows th[aria-sort]")
+    return head.get_attribute("class").split()[0], head.get_attribute("aria-sort")
+
+
+def test_a_column_is_sorted_with_the_keyboard(opened: Open) -> None:
+    browser = opened()
+    browser.js("document.querySelector('th.test [tabindex]').focus()")
+    assert browser.js("return getComputedStyle(document.querySelector('th.test')).outlineStyle") == "solid"
+    for key, direction in ((Keys.SPACE, "ascending"), (Keys.ENTER, "descending"), (Keys.SPACE, "ascending")):
+        browser.driver.switch_to.active_element.send_keys(key)
+        assert sorted_by(browser) == ("test", direction)
+
+
+@pytest.mark.parametrize("words", ["onerror=alert(1)>", "</script>", "{{7*7}}", "]]> @everyone"])
+def test_a_search_for_markup_finds_it(opened: Open, words: str) -> None:
+    browser = opened(pages.hostile)
+    browser.one(".dt-search input").send_keys(words)
+    until(lambda: browser.text(".dt-info").endswith(" of 16 measurements"))
+    assert not browser.text(".dt-info").startswith("0")
+    assert (browser.errors, browser.requests) == ([], [])
 
 
 def test_filters_by_status_and_search_leave_what_they_name_and_say_how_many(opened: Open) -> None:
@@ -132,20 +157,20 @@ def test_filters_by_status_and_search_leave_what_they_name_and_say_how_many(open
     click(browser, "[data-status=regression]")
     assert sorted(shown(browser)) == ["test_classify[vit-base]", "test_counted_only[llama]", "test_generate[gpt2]"]
     click(browser, "[data-status=blind]")
-    assert browser.text("#shown") == "4 of 36 measurements"
-    browser.one("#search").send_keys("TEXT.py gpt2")
+    assert browser.text(".dt-info") == "4 of 36 measurements"
+    browser.one(".dt-search input").send_keys("TEXT.py gpt2")
     until(lambda: shown(browser) == ["test_generate[gpt2]"])
-    assert browser.text("#shown") == "1 of 36 measurements"
-    assert browser.one("#shown").get_attribute("aria-live") == "polite"
+    assert browser.text(".dt-info") == "1 of 36 measurements"
+    assert browser.one(".dt-info").get_attribute("aria-live") == "polite"
 
 
 def test_10000_are_shown_a_page_at_a_time(opened: Open) -> None:
     browser = opened(thousands)
-    assert browser.text("#shown") == "1,000 measurements, page 1 of 10"
+    assert browser.text(".dt-info") == "1,000 measurements, page 1 of 10"
     assert len(shown(browser)) == 100
     first = shown(browser)
-    browser.js("[...document.querySelectorAll('#pages button')].find(b => b.textContent === 'Next').click()")
-    assert browser.text("#shown").endswith("page 2 of 10")
+    browser.js("[...document.querySelectorAll('.dt-paging button')].find(b => b.textContent === 'Next').click()")
+    assert browser.text(".dt-info").endswith("page 2 of 10")
     assert not set(first) & set(shown(browser))
 
 
@@ -200,12 +225,12 @@ def test_a_command_is_copied_or_selected(opened: Open) -> None:
 def test_an_address_opens_its_row_also_after_a_filter(opened: Open, encoded: bool) -> None:
     browser = opened()
     click(browser, "[data-status=pass]")
-    browser.one("#search").send_keys("layer")
+    browser.one(".dt-search input").send_keys("layer")
     until(lambda: len(shown(browser)) == 24)
     browser.js("location.hash = arguments[0]", "tests/test_text.py::test_generate%5Bgpt2%5D" if encoded else GENERATE)
     until(lambda: expanded(browser) == ["test_generate[gpt2]"])
     assert browser.js("return document.activeElement.querySelector('.function').textContent") == "test_generate[gpt2]"
-    assert browser.one("#search").get_attribute("value") == ""
+    assert browser.one(".dt-search input").get_attribute("value") == ""
 
 
 def test_an_address_opens_a_row_of_another_page_of_the_table(opened: Open) -> None:

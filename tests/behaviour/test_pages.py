@@ -92,6 +92,7 @@ def test_the_tutorial(play: Play) -> None:
     assert f"- run: {of_the_job}\n" in player.page.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_hosted_runner(play: Play) -> None:
     """Recorded, gated by the command of the job, and accepted after the call asks for more."""
     with_torch()
@@ -132,6 +133,7 @@ def test_a_runner_with_a_gpu(play: Play, tmp_path: Path, nvml_library: Path, mon
         )
 
 
+@pytest.mark.slow
 def test_baselines_in_postgresql(play: Play, postgres: PostgresServer) -> None:
     """Copied there from files, recorded, compared, listed, checked and accepted."""
     url = postgres.database()
@@ -154,7 +156,13 @@ def test_baselines_in_postgresql(play: Play, postgres: PostgresServer) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["monorepo", "from-pytest-benchmark", "from-codecarbon"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "from-codecarbon",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("monorepo", "from-pytest-benchmark")),
+    ],
+)
 def test_a_page_that_brings_its_files(play: Play, name: str) -> None:
     """Its commands run on them."""
     options = QUICK if name == "from-codecarbon" else f"{QUICK} --carbon-intensity=475"

@@ -536,7 +536,7 @@ def hub(tmp_path: Path) -> Iterator[str]:
         small(RESNET, seed=5).model.save_pretrained(tmp_path / "on_hub")
     Hub.files = tmp_path / "on_hub"
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()

@@ -38,9 +38,9 @@ async function start() {
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((details) => (details.open = true)));
   const lines = document.getElementById("data").textContent.split("\n");
   const rows = new Rows(await unpack(lines[0]), lines);
-  const measurements = new Measurements(rows);
-  const open = async () => {
-    for (const id of fragment(location.hash)) if (id && (await measurements.show(id))) return;
+  const show = measurementsTable(rows);
+  const open = () => {
+    for (const id of fragment(location.hash)) if (id && show(id)) return;
   };
   addEventListener("hashchange", open);
   document.addEventListener("click", (event) => {  // the same fragment again is no change
@@ -54,7 +54,7 @@ async function start() {
     const ranking = rows.rankings[Number(place.dataset.ranking)];
     whenSeen(place.parentElement, () => rankingChart(place, place.parentElement.querySelector("figcaption"), ranking));
   }
-  await open();
+  open();
   document.documentElement.dataset.ready = "";
 }
 

@@ -21,7 +21,7 @@ from pytest_carbon.text import count, counted
 FORMAT = "pytest-carbon-html/1"
 BEGINNING = f"<!doctype html>\n<!-- {FORMAT} -->\n"
 
-LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
+LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "vendor/dataTables.min.js")
 SCRIPTS = ("dom.js", "charts.js", "detail.js", "table.js", "page.js")
 _MOST_CARDS = 25
 """What does not pass is told in full up to this number, without JavaScript, too."""

@@ -176,6 +176,7 @@ PASS = pages.measured("t.py::test_a", "pass", 1.0, 1.0)
     [
         (one(PASS), "good", "No measurement fails: 1 measurement"),
         (one(), "warn", "Nothing was measured"),
+        (one(exit_status=1), "bad", "Nothing was measured, and the run ended with exit status 1"),
         (one(PASS, incomplete=True, exit_status=None), "bad", "The run did not finish"),
         (one(PASS, exit_status=1), "bad", "the run ended with exit status 1"),
         (one(PASS, unmeasured=pages.mixture().runs[0].unmeasured), "warn", "1 with a baseline was not made"),

@@ -94,10 +94,11 @@ def _title(runs: Runs, rows: Sequence[Row]) -> tuple[Tone, str]:
     if parts:
         text = "; ".join(parts)
         return "bad", text[0].upper() + text[1:]
-    if not rows:
-        return "warn", "Nothing was measured"
+    said = "No measurement fails" if rows else "Nothing was measured"
     if others := [run.exit_status for run in runs.runs if run.exit_status]:
-        return "bad", f"No measurement fails, but the run ended with exit status {others[0]}"
+        return "bad", f"{said}, {'but' if rows else 'and'} the run ended with exit status {others[0]}"
+    if not rows:
+        return "warn", said
     if warns or any(suite.effect == "warns" for suite in suites):
         who = f"{count(warns)} of {counted(len(rows), 'measurement')}" if warns else "The suite"
         return "warn", f"{who} would fail without --carbon-gate=warn"
@@ -105,7 +106,7 @@ def _title(runs: Runs, rows: Sequence[Row]) -> tuple[Tone, str]:
         number = sum(len(run.unmeasured) for run in runs.runs)
         return (
             "warn",
-            f"No measurement fails, but {count(number)} with a baseline {'was' if number == 1 else 'were'} not made",
+            f"{said}, but {count(number)} with a baseline {'was' if number == 1 else 'were'} not made",
         )
     fresh = sum(row.status == "new" for row in rows)
     if all(row.status in ("new", "not compared") for row in rows):
@@ -114,8 +115,8 @@ def _title(runs: Runs, rows: Sequence[Row]) -> tuple[Tone, str]:
     parts = [f"{count(undecided)} could not be decided"] if undecided else []
     parts += [f"{count(fresh)} {'has' if fresh == 1 else 'have'} no baseline yet"] if fresh else []
     if parts:
-        return "plain", f"No measurement fails; {listing(parts)}"
-    return "good", f"No measurement fails: {counted(len(rows), 'measurement')}"
+        return "plain", f"{said}; {listing(parts)}"
+    return "good", f"{said}: {counted(len(rows), 'measurement')}"
 
 
 def _failed(own: str | None, outcome: str) -> bool:

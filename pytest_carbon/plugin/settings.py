@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -189,6 +189,14 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
         yield f"{least.where}: this is longer than {most.where}; lower the one or raise the other"
 
 
+def _texts(options: Any) -> Iterator[tuple[str, str]]:
+    """Yield what may be a path: the texts of all options, also by kind, as pytest-cov has its reports."""
+    for name, value in vars(options).items():
+        for text in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(text, str) and text:
+                yield name, text
+
+
 def _unwritable(config: pytest.Config, given: dict[str, _Given], *, enabled: bool) -> Iterable[str]:
     """Refuse before measuring what could not be written after it."""
     baseline = given.get("baseline")
@@ -198,8 +206,8 @@ def _unwritable(config: pytest.Config, given: dict[str, _Given], *, enabled: boo
         from pytest_carbon.host import output
         from pytest_carbon.plugin.outputs import FILES
 
-        texts = {name: value for name, value in vars(config.option).items() if isinstance(value, str) and value}
-        places = {name: os.path.realpath(config.invocation_params.dir / text) for name, text in texts.items()}
+        folder = config.invocation_params.dir
+        places = [(name, os.path.realpath(folder / text)) for name, text in _texts(config.option)]
         for file in FILES:
             if (wanted := given.get(file.field)) is None:
                 continue
@@ -207,6 +215,6 @@ def _unwritable(config: pytest.Config, given: dict[str, _Given], *, enabled: boo
             if why := (file.lacks() if enabled else None) or check(wanted.value, file.format):
                 yield f"{wanted.where}: {why}"
             place = os.path.realpath(wanted.value)
-            places.pop(file.key, None)  # two of these files in one place are refused once
-            for name in [name for name, other in places.items() if other == place]:
+            places = [(name, other) for name, other in places if name != file.key]  # two of ours are refused once
+            for name in dict.fromkeys(name for name, other in places if other == place):
                 yield f"{wanted.where}: another option, {name}, names this file, too; give each a file of its own"

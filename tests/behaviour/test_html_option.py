@@ -221,6 +221,13 @@ def test_two_outputs_to_one_file(run_carbon: CarbonRunner, project: Path, other:
     assert not (project / "page.html").exists()
 
 
+def test_an_option_with_a_file_of_each_kind(run_carbon: CarbonRunner, project: Path) -> None:
+    """As pytest-cov has: it would write over the page at the end."""
+    arguments = ["-p", "pytest_cov.plugin", "--cov=.", "--cov-report=term", "--cov-report=xml:page.html"]
+    says = "another option, cov_report, names this file, too; give each a file of its own"
+    refused(run_carbon, project, says, "--carbon-html=page.html", *arguments)
+
+
 def test_without_jinja2(run_carbon: CarbonRunner, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What installs it is named; nothing else needs it."""
     monkeypatch.setitem(sys.modules, "jinja2", None)

@@ -570,6 +570,9 @@ def test_metadata_without_an_end() -> None:
     assert refusal("---\nlicense: mit\n\n# A card\n") == (
         "README.md, line 1: the metadata begin here, and no line --- ends them; add it, or delete this line."
     )
+    assert refusal("\n--- \nlicense: mit\n---\n# A card\n") == (
+        "README.md, line 2: blanks follow the --- here, so the hub reads no metadata; delete them."
+    )
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,10 @@ def split(name: str, text: str) -> Card:
     newline = re.search(r"\r\n|\n", body)
     if block := _BLOCK.match(body):
         head, yaml, rest = body[: block.end(1)], block[2], body[block.end(2) :]
-    elif re.match(r"\s*---[ \t]*(?:[\r\n]|\Z)", body):
+    elif begin := re.match(r"\s*---([ \t]*)(?:[\r\n]|\Z)", body):
         what = "the metadata begin here, and no line --- ends them; add it, or delete this line"
+        if begin[1]:
+            what = "blanks follow the --- here, so the hub reads no metadata; delete them"
         raise Card(name, body[: body.index("---")], "", "", "").problem(0, what)
     else:
         head, yaml, rest = "", "", body

@@ -81,7 +81,7 @@ def change(runs: Runs, given: argparse.Namespace) -> Change:
     try:
         text = before.decode()
     except UnicodeDecodeError as error:
-        raise UsageProblem(f"{path}: byte {error.start + 1} is no UTF-8; save the card as UTF-8.") from None
+        raise UsageProblem(f"{path}: byte {error.start + 1} is not UTF-8; save the card as UTF-8.") from None
     if given.write and not output.may_write(path):
         raise UsageProblem(f"--model-card={path}: this user may not write to it; change its permissions.")
     return Change(given.model_card, before, updated(str(path), text, chosen).encode(), chosen.refused)
@@ -118,7 +118,7 @@ def _read(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():
             raise UsageProblem(
-                f"--model-card={path}: this is no file; give the path of a model card, such as README.md."
+                f"--model-card={path}: this is not a file; give the path of a model card, such as README.md."
             )
         with io.open(path, "rb") as file:
             content: bytes = file.read()

@@ -115,7 +115,7 @@ against = matching(r"[^-\s]\S*", "a branch, a tag or a commit, such as main, ori
 
 def path(text: str, base: Path) -> Path:
     if text == "-":  # standard output of the commands
-        raise ValueError("this is no path of a file; write one, or /dev/stdout")
+        raise ValueError("this is not the path of a file; write one, or /dev/stdout")
     return base / Path(text).expanduser()
 
 

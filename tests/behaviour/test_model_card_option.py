@@ -132,9 +132,9 @@ def test_what_cannot_be_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     missing = update(card="missing.md")
     assert missing.ret == 4
     assert "--model-card=missing.md: cannot be read (No such file or directory); give the path" in missing.err
-    assert "--model-card=.: this is no file; give the path of a model card" in update(card=".").err
+    assert "--model-card=.: this is not a file; give the path of a model card" in update(card=".").err
     Path("latin.md").write_bytes(b"# caf\xe9\n")
-    assert "latin.md: byte 6 is no UTF-8; save the card as UTF-8." in update(card="latin.md").err
+    assert "latin.md: byte 6 is not UTF-8; save the card as UTF-8." in update(card="latin.md").err
     os.link("README.md", "other.md")
     ran = update("--write")
     assert (ran.ret, ran.out) == (4, "")

@@ -431,7 +431,7 @@ _METER = "write auto, nvml, rapl, amd, apple, windows, estimate or replay:FILE, 
     [
         ("--carbon-gate=fial", "--carbon-gate=fial: write one of fail, warn. Did you mean fail?"),
         ("--carbon-gate=", "--carbon-gate='': this is empty; give it a value, or leave it out"),
-        ("--carbon-html=-", "--carbon-html=-: this is no path of a file; write one, or /dev/stdout"),
+        ("--carbon-html=-", "--carbon-html=-: this is not the path of a file; write one, or /dev/stdout"),
         (
             "--carbon-domains=gpus",
             "--carbon-domains=gpus: write one of auto, gpu, measured, total. Did you mean gpu?",

@@ -122,18 +122,18 @@ def _read(card: Card) -> tuple[dict[str, Any], Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = mark.index if mark is not None else int(getattr(error, "position", 0) or 0)
-        why = getattr(error, "problem", None) or getattr(error, "reason", None) or "it is no YAML"
+        why = getattr(error, "problem", None) or getattr(error, "reason", None) or "it is not YAML"
         raise card.problem(at, f"the metadata cannot be read ({why}); mend this line") from None
     except (ValueError, TypeError, RecursionError) as error:  # the 31st of February; a list as a key
         raise card.problem(0, f"the metadata cannot be read ({error}); mend them") from None
     if data is None:
         return {}, None
     if not isinstance(data, dict):
-        raise card.problem(0, "the metadata are no mapping of keys to values; write one key: value in each line")
+        raise card.problem(0, "the metadata are not a mapping of keys to values; write one key: value in each line")
     keys: set[str] = set()
     for key, _ in root.value:
         if key.value in keys:
-            raise card.problem(key.start_mark.index, f"the key {key.value} stands here for the second time; keep one")
+            raise card.problem(key.start_mark.index, f"the key {key.value} is here for the second time; keep one")
         keys.add(key.value)
     return data, root
 
@@ -168,9 +168,9 @@ def _position(card: Card, data: Mapping[str, Any], model: str) -> int:
     index = data[MODEL_INDEX]
     at = card.yaml.find(MODEL_INDEX)
     if not isinstance(index, list) or not all(isinstance(element, dict) for element in index):
-        raise card.problem(at, f"{MODEL_INDEX} is no list of models; {_SHAPE}")
+        raise card.problem(at, f"{MODEL_INDEX} is not a list of models; {_SHAPE}")
     if not all(isinstance(element.get("results") or [], list) for element in index):
-        raise card.problem(at, f"the results in {MODEL_INDEX} are no list; {_SHAPE}")
+        raise card.problem(at, f"the results in {MODEL_INDEX} are not a list; {_SHAPE}")
     if len(index) == 1:
         return 0
     names = [str(element.get("name")) for element in index]
@@ -204,7 +204,7 @@ class _Edits:
         self._root = root
         self._edits: list[tuple[int, int, str]] = []
         if root is not None and root.flow_style:
-            raise card.problem(root.start_mark.index, "the metadata stand in braces; write one key in each line")
+            raise card.problem(root.start_mark.index, "the metadata are in braces; write one key in each line")
 
     def text(self) -> str:
         """Return the metadata with all replacements made."""
@@ -267,7 +267,7 @@ class _Edits:
     def _block(self, node: Any) -> Any:
         """Return a node whose children stand in lines of their own."""
         if not isinstance(node.value, list) or node.flow_style:
-            what = f"{MODEL_INDEX} stands in brackets or braces"
+            what = f"{MODEL_INDEX} is in brackets or braces"
             raise self._card.problem(node.start_mark.index, f"{what}; {_SHAPE}")
         return node
 

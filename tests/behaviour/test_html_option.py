@@ -12,10 +12,10 @@ import pytest
 from browser import Browser
 from conftest import MACHINE, CarbonRunner
 from faults import as_nobody
+from pages import unpack
 from worklab import WorkRunner
 
 from pytest_carbon.plugin import outputs
-from pytest_carbon.reports.html.data import unpack
 from pytest_carbon.reports.merge import Runs
 
 BEGINNING = b"<!doctype html>\n<!-- pytest-carbon-html/1 -->\n"

@@ -25,7 +25,7 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.reports import jsonfile
 from pytest_carbon.reports.html import page
-from pytest_carbon.reports.html.data import CHUNK, unpack
+from pytest_carbon.reports.html.data import CHUNK
 from pytest_carbon.reports.html.ranking import rankings
 from pytest_carbon.reports.html.rows import STATUSES, rows
 from pytest_carbon.reports.merge import Runs
@@ -72,7 +72,7 @@ def parsed(runs: Runs) -> Parsed:
 
 
 def data_of(text: Parsed) -> list[object]:
-    return unpack(max(text.scripts[1:], key=lambda script: script.startswith("eN")))
+    return pages.unpack(max(text.scripts[1:], key=lambda script: script.startswith("eN")))
 
 
 def one(*tests: TestResult, **changes: object) -> Runs:

@@ -45,11 +45,6 @@ def _packed(part: Any) -> str:
     return base64.b64encode(zlib.compress(text)).decode()
 
 
-def unpack(pack: str) -> list[Any]:
-    """Read what :func:`pack` wrote."""
-    return [json.loads(zlib.decompress(base64.b64decode(line))) for line in pack.split("\n")]
-
-
 # --- columns -------------------------------------------------------------------------------------
 
 

@@ -180,7 +180,7 @@ def test_where_another_plugin_annotates_it_alone_does(
     assert len(annotations(off.lines)) == 1
 
 
-@pytest.mark.parametrize("kind", ["directory", "folder is missing", "no permission", "full", "pipe"])
+@pytest.mark.parametrize("kind", ["directory", "folder is missing", "no permission", "full", "pipe", "full disk"])
 def test_a_summary_that_cannot_be_written(
     run_carbon: CarbonRunner,
     suite: Callable[..., None],
@@ -200,6 +200,8 @@ def test_a_summary_that_cannot_be_written(
         path.chmod(0o400)
         if os.access(path, os.W_OK):
             path = Path("/proc/version")
+    elif kind == "full disk":
+        path = Path("/dev/full")
     elif kind == "full":
         path.write_bytes(b"x" * 899 * 1024)
     else:
@@ -211,6 +213,8 @@ def test_a_summary_that_cannot_be_written(
         assert (run.ret, run.outcomes()) == (1, {"passed": 1, "failed": 1})
         assert run.text.count("carbon: $GITHUB_STEP_SUMMARY") == 1
         assert len(annotations(run.lines)) == 1
+    if kind == "full disk":
+        assert "(/dev/full) was not written: No space left on device. Make room there" in run.text
     if kind == "full":
         assert "GitHub drops a summary of more than 1,024 KiB" in run.text
         assert path.stat().st_size == 899 * 1024

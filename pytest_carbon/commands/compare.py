@@ -29,6 +29,7 @@ from pytest_carbon.records.work import WORK, WorkRecord, WorkVerdict
 from pytest_carbon.reports import comparison as report
 from pytest_carbon.reports import jsonfile, markdown
 from pytest_carbon.reports import work_comparison as work_report
+from pytest_carbon.reports.merge import engine_of
 
 UNCHANGED, REGRESSION, INCOMPARABLE = 0, 1, 2
 
@@ -176,7 +177,7 @@ def _of_report(place: str, result: SessionResult) -> Side:
                 measured.setdefault(id, {})[key] = measurement, verdict
             if measurement.has_figures:
                 stored.setdefault(id, {})[key] = decide.records_of(result, test, measurement)
-    own = result.machine.id.removeprefix(WORK)  # of what failed
+    own = engine_of(result) or "unknown"
     counts = {
         (one.work.engine if one.work is not None else own, (test.nodeid, one.name)): one
         for test in result.tests

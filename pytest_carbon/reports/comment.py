@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pytest_carbon.host.ci import CiRun
 from pytest_carbon.records import SessionResult, Verdict, is_estimated, label
-from pytest_carbon.records.work import WORK
 from pytest_carbon.reports.advice import from_report
 from pytest_carbon.reports.failure import headline, verb_for
 from pytest_carbon.reports.findings import (
@@ -31,7 +30,7 @@ from pytest_carbon.reports.markdown import (
     render,
     table,
 )
-from pytest_carbon.reports.merge import Entry, Runs
+from pytest_carbon.reports.merge import Runs
 from pytest_carbon.text import UNKNOWN, at_least, change, comparable, count, counted, known, listing, share
 
 _MOST_NAMES = 5
@@ -187,7 +186,7 @@ def _parts(found: Sequence[Finding]) -> Iterator[tuple[str, list[Finding]]]:
     """Divide by machine, and counts by engine; each with its heading."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for one in sorted(found, key=lambda one: one.of):
-        where = one.entry.machine if one.of == "energy" else _engine(one.entry)
+        where = one.entry.machine if one.of == "energy" else one.entry.engine or "unknown"
         groups.setdefault((one.of, where), []).append(one)
     for (of, where), own in groups.items():
         if of == "energy":
@@ -195,13 +194,6 @@ def _parts(found: Sequence[Finding]) -> Iterator[tuple[str, list[Finding]]]:
             yield f"**Energy per call on {code(where)}{estimated}**", own
         else:
             yield f"**Work per call, counted with engine {code(where)}, not energy measured**", own
-
-
-def _engine(entry: Entry) -> str:
-    counted = entry.counted
-    if counted is None or counted.work is None:  # what failed has none
-        return entry.run.machine.id.removeprefix(WORK) if entry.run.machine.id.startswith(WORK) else "unknown"
-    return counted.work.engine
 
 
 def _changed(runs: Runs, heading: str, own: list[Finding]) -> Iterator[Block]:

@@ -17,6 +17,7 @@ from pytest_carbon.records import (
     Verdict,
     label,
 )
+from pytest_carbon.records.work import WORK
 from pytest_carbon.reports.tokens import Tokens, emissions_g_per_million_tokens, tokens_of
 
 _GRAVEST = ("fails", "warns", "accepted", "none")
@@ -32,6 +33,8 @@ class Entry:
     measurement: Measurement | None
     verdict: Verdict | None
     counted: Counted | None
+    run_engine: str | None
+    """The engine of the run's counts."""
 
     @property
     def key(self) -> Key:
@@ -45,6 +48,11 @@ class Entry:
     def machine(self) -> str:
         """Return the id of the machine; of a count alone that of the run."""
         return self.run.machine.id if self.measurement is None else self.measurement.machine
+
+    @property
+    def engine(self) -> str | None:
+        """Return the engine of the count, if it is known."""
+        return self.run_engine if self.counted is None or self.counted.work is None else self.counted.work.engine
 
     @property
     def tokens(self) -> tuple[float, Tokens] | None:
@@ -66,6 +74,13 @@ class Entry:
         return min(effects, key=_GRAVEST.index, default="none")
 
 
+def engine_of(run: SessionResult) -> str | None:
+    """Return the engine of what a run could not count: that of its other counts."""
+    works = (one.work for test in run.tests for one in test.counted)
+    own = run.machine.id.removeprefix(WORK) if run.machine.id.startswith(WORK) else None
+    return next((work.engine for work in works if work is not None), own)
+
+
 @dataclass(frozen=True, slots=True)
 class Runs:
     """One run or several, and what is known besides."""
@@ -79,13 +94,14 @@ class Runs:
     def entries(self) -> Iterator[Entry]:
         """Yield what each test has, in the order of the runs and of their tests."""
         for run in self.runs:
+            engine = engine_of(run)
             for test in run.tests:
                 counts = {counted.name: counted for counted in test.counted}
                 for measurement, verdict in test.measurements:
                     name = measurement.name
-                    yield Entry(run, test, name, measurement, verdict, counts.pop(name, None))
+                    yield Entry(run, test, name, measurement, verdict, counts.pop(name, None), engine)
                 for name, counted in counts.items():
-                    yield Entry(run, test, name, None, None, counted)
+                    yield Entry(run, test, name, None, None, counted, engine)
 
 
 def merge(

@@ -18,6 +18,7 @@ from pytest_carbon.records import (
     label,
 )
 from pytest_carbon.records.work import WORK
+from pytest_carbon.reports.markdown import short
 from pytest_carbon.reports.tokens import Tokens, emissions_g_per_million_tokens, tokens_of
 
 _GRAVEST = ("fails", "warns", "accepted", "none")
@@ -116,7 +117,8 @@ def merge(
     for place, run in reports:
         if run.session in given:
             raise UsageProblem(
-                f"{place}: the same run as {given[run.session]} (session {run.session}). Give each report once."
+                f"{place}: the same run as {given[run.session]} (session {short(run.session, 40)}). Give each report"
+                " once."
             )
         given[run.session] = place
     return Runs(tuple(run for _, run in reports), tuple(place for place, _ in reports), history or {})

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pytest_carbon.host.ci import CiRun
-from pytest_carbon.records import SessionResult, Verdict, is_estimated, label
+from pytest_carbon.records import Key, SessionResult, Verdict, is_estimated, label
+from pytest_carbon.records.work import WORK
 from pytest_carbon.reports.advice import from_report
 from pytest_carbon.reports.failure import headline, verb_for
 from pytest_carbon.reports.findings import (
@@ -160,6 +161,8 @@ def _limits(runs: Runs, found: Sequence[Finding]) -> Iterator[str]:
     for _, machine, suite in suites(runs.runs):
         for text in filter(None, (suite.reason, suite.machine_moved)):
             yield f"**{code(machine)}**: {plain(text)}"
+    for machine, number in _not_run(runs, found):
+        yield f"not run: {counted(number, 'measurement')} with a baseline on {code(machine)}"
     warned = [one.entry.label for one in found if one.effect == "warns"]
     warned += [f"the suite on {machine}" for _, machine, suite in suites(runs.runs) if suite.effect == "warns"]
     if warned:
@@ -173,6 +176,27 @@ def _limits(runs: Runs, found: Sequence[Finding]) -> Iterator[str]:
     for run in runs.runs:
         for one in run.unmeasured:
             yield f"**not measured**: {code(label(one.key))} on {code(one.machine)}: {plain(one.why)}"
+
+
+def _not_run(runs: Runs, found: Sequence[Finding]) -> Iterator[tuple[str, int]]:
+    """Count by machine what has a baseline, and is in none of the runs: deselected, renamed or deleted."""
+    known: dict[str, set[Key]] = {}
+    for one in found:
+        verdict, entry = one.entry.verdict, one.entry
+        if one.of == "work" and one.status != "new":
+            known.setdefault(f"{WORK}{entry.engine}", set()).add(entry.key)
+        elif one.of == "energy" and verdict is not None and verdict.baseline_recordings:
+            known.setdefault(entry.machine, set()).add(entry.key)
+    for run in runs.runs:
+        for missing in run.unmeasured:
+            known.setdefault(missing.machine, set()).add(missing.key)
+    gated: dict[str, int] = {}
+    for run, machine, suite in suites(runs.runs):
+        if run.against is None and not run.incomplete:
+            gated[machine] = max(suite.gated, gated.get(machine, 0))
+    for machine, number in gated.items():
+        if number > (here := len(known.get(machine, ()))):
+            yield machine, number - here
 
 
 def _named(names: Sequence[str]) -> str:

@@ -359,10 +359,14 @@ def _what_to_do(runs: Runs, found: Sequence[Finding], ci_run: CiRun | None, plac
             commands += [command for command in own if command not in commands]
     if commands:
         first, rest = commands[:_MOST_PARTS], commands[_MOST_PARTS:]
-        yield "If this is intended, accept it on any machine, from the report of `--carbon-json`:"
-        yield fenced([*first, *([f"# and {count(len(rest))} more, one for each report"] if rest else [])])
+        yield from to_accept([*first, *([f"# and {count(len(rest))} more, one for each report"] if rest else [])])
     if any(one.status == "over-budget" for one in found):
         yield "Accepting does not lift a budget: change its marker."
+
+
+def to_accept(commands: Sequence[str]) -> list[Block]:
+    """Give the commands that accept a change from its report."""
+    return ["If this is intended, accept it on any machine, from the report of `--carbon-json`:", fenced(commands)]
 
 
 def _acceptable(run: SessionResult, found: Iterable[Finding]) -> bool:

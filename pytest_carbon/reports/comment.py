@@ -360,6 +360,8 @@ def _what_to_do(runs: Runs, found: Sequence[Finding], ci_run: CiRun | None, plac
     if commands:
         first, rest = commands[:_MOST_PARTS], commands[_MOST_PARTS:]
         yield from to_accept([*first, *([f"# and {count(len(rest))} more, one for each report"] if rest else [])])
+        if not all(runs.places):
+            yield "This run wrote no report: give it `--carbon-json=FILE`."
     if any(one.status == "over-budget" for one in found):
         yield "Accepting does not lift a budget: change its marker."
 

@@ -24,6 +24,7 @@ Reader = Callable[[Any], Any]
 
 OTHER_VERSION = "Another version of pytest-carbon wrote it: use that version, or write the file again with this one."
 _LARGEST = sys.float_info.max
+_NAME = re.compile(r"\w{1,60}", re.ASCII)
 _SCALARS = frozenset({str, int, bool, type(None)})
 
 
@@ -120,8 +121,13 @@ def is_number(value: object) -> TypeGuard[float]:
 
 def must_be(what: str, value: Any, place: str = "") -> Misfit:
     """Return the fault of a value that is not ``what``."""
+    return Misfit(f"must be {what}, not {_shown(value)}", place)
+
+
+def _shown(value: Any) -> str:
+    """Write a value of a file in a message, which it cannot break: as JSON, shortened."""
     shown = dumps(value)
-    return Misfit(f"must be {what}, not {shown if len(shown) <= 60 else f'{shown[:57]}...'}", place)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def scalar(what: str, allowed: Callable[[Any], bool], make: Callable[[Any], Any] | None = None) -> Reader:
@@ -291,7 +297,7 @@ def _first_of(readers: Sequence[Reader]) -> Reader:
 
 def _several(item: Reader, make: Callable[[Iterable[Any]], Any]) -> Reader:
     """Read a list into what ``make`` makes of its items; where that is ``dict``, an object with any names."""
-    kind, what, shown = (dict, "an object", ".{}") if make is dict else (list, "a list", "[{}]")
+    kind, what = (dict, "an object") if make is dict else (list, "a list")
 
     def read_several(value: Any) -> Any:
         if not isinstance(value, kind):
@@ -301,7 +307,8 @@ def _several(item: Reader, make: Callable[[Iterable[Any]], Any]) -> Reader:
             for place in value if make is dict else range(len(value)):
                 items[place] = item(value[place])
         except Misfit as misfit:
-            misfit.place = shown.format(place) + misfit.place
+            named = isinstance(place, str) and _NAME.fullmatch(place)
+            misfit.place = f"{f'.{place}' if named else f'[{_shown(place)}]'}{misfit.place}"
             raise
         return items if make is dict else make(items.values())
 

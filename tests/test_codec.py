@@ -70,6 +70,7 @@ FORM = {"parts": [{"name": "p", "size": 1}], "kind": "a", "by_name": {}, "marks"
         ({"parts": {}}, "parts must be a list, not {}"),
         ({"parts": [3]}, "parts[0] must be an object, not 3"),
         ({"by_name": {"x": {"name": 1, "size": 1}}}, "by_name.x.name must be a text that is not empty, not 1"),
+        ({"by_name": {"a\n::error::x": 3}}, 'by_name["a\\n::error::x"] must be an object, not 3'),
         ({"count": -1}, "count must be a count, not -1"),
         ({"count": True}, "count must be a count, not true"),
         ({"sure": 0}, "sure must be true or false or null, not 0"),

@@ -36,12 +36,22 @@ class WorkComparison:
 
 
 def compare(base: Side, head: Side, settings: Settings) -> WorkComparison:
-    """Judge what was counted on both sides with one engine. Budgets are not checked."""
+    """Judge what was counted on both sides with one engine; budgets are not checked.
+
+    What HEAD could not count may have no engine: it is compared with any.
+    """
     tolerances = gate.tolerances(settings)
-    common = [place for place, counted in head.counts.items() if place in base.counts and base.counts[place].work]
+    before = {place: place for place, counted in base.counts.items() if counted.work is not None}
+    of_any_engine = {key: (engine, key) for engine, key in before}
+    common = {}
+    for place, counted in head.counts.items():
+        own = before.get(place) or (of_any_engine.get(place[1]) if counted.work is None else None)
+        if own is not None:
+            common[place] = own
+    compared = {*common.values()}
     return WorkComparison(
-        tuple(_judged(*place, base.counts[place], head.counts[place], tolerances) for place in common),
-        tuple(place for place in base.counts if place not in common),
+        tuple(_judged(*own, base.counts[own], head.counts[place], tolerances) for place, own in common.items()),
+        tuple(place for place in base.counts if place not in compared),
         tuple(place for place in head.counts if place not in common),
         tolerances,
     )

@@ -14,6 +14,7 @@ from pytest_carbon.commands.console import OK, Commands, add_project, prepare, p
 from pytest_carbon.plugin import record, record_work
 from pytest_carbon.records import SessionResult, Settings, UsageProblem
 from pytest_carbon.reports import jsonfile
+from pytest_carbon.reports.markdown import short
 
 
 def add(commands: Commands) -> None:
@@ -89,6 +90,6 @@ def _refuse_another_projects(result: SessionResult, store: Store, where: Path | 
     if not any((root / module).exists() for root in (Path.cwd(), *Path.cwd().parents) for module in modules):
         raise UsageProblem(
             f"{report} seems to be another project's: none of its tests has a baseline in {where}, and this project has"
-            f" none of their files, such as {min(modules)}: nothing was written. Run this in the project's root dir,"
-            " with the report of one of its runs."
+            f" none of their files, such as {short(min(modules), 200)}: nothing was written. Run this in the project's"
+            " root dir, with the report of one of its runs."
         )

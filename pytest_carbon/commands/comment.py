@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_carbon.commands.console import OK, Commands, add_name, checked
+from pytest_carbon.commands.console import OK, Commands, add_name, add_report_url
 from pytest_carbon.host.ci import CiRun, ci_run
 from pytest_carbon.host.github import GitHub, GitHubError
 from pytest_carbon.records import UsageProblem
@@ -31,12 +31,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("reports", nargs="+", metavar="REPORT", help="a report of --carbon-json; several are merged")
     add_name(parser)
-    parser.add_argument(
-        "--report-url",
-        metavar="URL",
-        type=checked(markdown.web_address),
-        help="the address of the page with everything, which the comment links to",
-    )
+    add_report_url(parser)
     parser.set_defaults(run=_run)
 
 

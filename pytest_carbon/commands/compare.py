@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from pytest_carbon.baselines import Store, address, comparison, decide, open_sto
 from pytest_carbon.baselines.comparison import Side
 from pytest_carbon.baselines.counts import read_counts
 from pytest_carbon.baselines.files import read_file
-from pytest_carbon.commands.console import Commands, add_name, add_project, ascii_only, project, width
+from pytest_carbon.commands.console import Commands, add_name, add_project, add_report_url, ascii_only, project, width
+from pytest_carbon.host.ci import ci_run
 from pytest_carbon.plugin import values
 from pytest_carbon.records import (
     REFERENCE,
@@ -26,9 +28,11 @@ from pytest_carbon.records import (
     Verdict,
 )
 from pytest_carbon.records.work import WORK, WorkRecord, WorkVerdict
+from pytest_carbon.reports import comment, jsonfile, markdown
 from pytest_carbon.reports import comparison as report
-from pytest_carbon.reports import jsonfile, markdown
 from pytest_carbon.reports import work_comparison as work_report
+from pytest_carbon.reports.advice import from_report
+from pytest_carbon.reports.merge import engine_of
 
 UNCHANGED, REGRESSION, INCOMPARABLE = 0, 1, 2
 
@@ -41,8 +45,8 @@ def add(commands: Commands) -> None:
         help="compare two reports, or baselines",
         description="Compare the measurements of HEAD with those of BASE, by the rule of the gate.",
         epilog="Exit status: 0; 1 if something of HEAD is a regression, or could not be measured; 2 for a wrong command"
-        " line, or if the two cannot be compared: other machines, other tests, the same session; 4 for reports or"
-        " baselines that cannot be used. Budgets are not checked.",
+        " line, or if the two cannot be compared: other machines, other tests, the same session (also if only their"
+        " counted work can); 4 for reports or baselines that cannot be used. Budgets are not checked.",
     )
     parser.add_argument("base", metavar="BASE", help=f"the baseline: {_PLACE} (records of carbon_branch)")
     parser.add_argument("head", metavar="HEAD", help="the side that is judged: the same")
@@ -69,6 +73,7 @@ def add(commands: Commands) -> None:
         " or 1%%)",
     )
     add_name(parser)
+    add_report_url(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="list everything that passes")
     add_project(parser)
     parser.set_defaults(run=_run)
@@ -90,26 +95,50 @@ def _run(given: argparse.Namespace) -> int:
     settings = replace(settings, **{name: value for name, value in options.items() if value is not None})
     base, head = (read(place, branch=settings.branch) for place in (given.base, given.head))
     work = work_comparison.compare(base, head, settings)
+    incomparable = False
     try:
         compared = comparison.compare(base, head, settings)
     except UsageProblem as error:
         if not work.rows:
             print(f"pytest-carbon: {error}", file=sys.stderr)
             return INCOMPARABLE
-        energy = any(side.measured or side.stored for side in (base, head))
-        compared = comparison.Comparison(base, head, (), settings, (str(error),) if energy else ())
+        of_energy = [bool(side.measured or side.stored) for side in (base, head)]
+        incomparable = all(of_energy)
+        compared = comparison.Comparison(base, head, (), settings, (str(error),) if any(of_energy) else ())
+    status = REGRESSION if compared.failed or work.failed else INCOMPARABLE if incomparable else UNCHANGED
     if given.format == "json":
-        print(report.document(compared, work if work.rows else None), end="")
-        return REGRESSION if compared.failed or work.failed else UNCHANGED
-    if given.format == "markdown":
-        blocks = report.blocks(compared) if compared.parts else map(markdown.plain, compared.notes)
-        print(markdown.render(given.name, [*blocks, *(work_report.blocks(work) if work.rows else ())]), end="")
+        print(report.document(compared, work if work.rows else None, status), end="")
+    elif given.format == "markdown":
+        print(markdown.render(given.name, _blocks(given, compared, work)), end="")
     else:
         page = {"verbose": given.verbose, "width": width(), "ascii": ascii_only()}
         lines = report.text(compared, **page) if compared.parts else [f"BASE  {base.place}", f"HEAD  {head.place}"]
         lines += [] if compared.parts else compared.notes
         print("\n".join([*lines, *(work_report.text(work, **page) if work.rows else [])]))
-    return REGRESSION if compared.failed or work.failed else UNCHANGED
+    return status
+
+
+def _blocks(
+    given: argparse.Namespace, compared: comparison.Comparison, work: work_comparison.WorkComparison
+) -> Iterator[markdown.Block]:
+    """Write what both comparisons say, and how a change is accepted."""
+    blocks = [*(report.blocks(compared) if compared.parts else map(markdown.plain, compared.notes))]
+    blocks += work_report.blocks(work) if work.rows else ()
+    if given.report_url is not None:
+        blocks.insert(1, markdown.link("Open the whole report", given.report_url))
+    yield from blocks
+    verdicts = [row.verdict.status for row in compared.rows] + [row.head.verdict.status for row in work.rows]
+    base, head = compared.base, compared.head
+    if head.result is not None and any(status in ("regression", "changed") for status in verdicts):
+        name = Path(base.place).resolve().name
+        whole = (
+            base.result is None
+            and name not in base.machines
+            and not name.startswith(WORK)
+            and not name.endswith(".jsonl")
+        )
+        place = [f"--baseline={base.place}"] if whole else []  # else the project's own
+        yield from comment.to_accept(from_report(head.place, ci_run=ci_run(os.environ), place=place))
 
 
 def read(place: str, *, branch: str | None = None) -> Side:
@@ -176,7 +205,7 @@ def _of_report(place: str, result: SessionResult) -> Side:
                 measured.setdefault(id, {})[key] = measurement, verdict
             if measurement.has_figures:
                 stored.setdefault(id, {})[key] = decide.records_of(result, test, measurement)
-    own = result.machine.id.removeprefix(WORK)  # of what failed
+    own = engine_of(result) or "unknown"
     counts = {
         (one.work.engine if one.work is not None else own, (test.nodeid, one.name)): one
         for test in result.tests

@@ -117,6 +117,16 @@ def add_name(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_report_url(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the page that Markdown links to."""
+    parser.add_argument(
+        "--report-url",
+        metavar="URL",
+        type=checked(markdown.web_address),
+        help="the address of the page of --html, for a link in the Markdown",
+    )
+
+
 def project(given: argparse.Namespace) -> Settings:
     """Return the settings of a run in this project, which are read once."""
     if not hasattr(given, "settings"):

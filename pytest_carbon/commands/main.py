@@ -11,6 +11,7 @@ from pytest_carbon import __version__
 from pytest_carbon.commands import baseline, comment, compare, doctor, report, trace
 from pytest_carbon.commands.console import INTERRUPTED, OK, UNUSABLE
 from pytest_carbon.records import CarbonError
+from pytest_carbon.reports.layout import Page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where what goes wrong can be said
         return status
     except CarbonError as error:
-        print(f"pytest-carbon: {error}", file=sys.stderr)
+        lines = f"pytest-carbon: {error}".split("\n")
+        print("\n".join(map(Page(80).clean, lines)), file=sys.stderr)  # texts of a file cannot move the cursor
         return UNUSABLE
     except KeyboardInterrupt:
         print("\npytest-carbon: interrupted", file=sys.stderr)

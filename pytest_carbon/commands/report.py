@@ -14,7 +14,7 @@ from pytest_carbon.commands.console import (
     Commands,
     add_name,
     add_project,
-    checked,
+    add_report_url,
     print_text,
     project,
     refuse_obstacle,
@@ -44,12 +44,7 @@ def add(commands: Commands) -> None:
         parser.add_argument(flag, metavar="FILE", help=f"{help}; - is standard output")
     card.add(parser)
     add_name(parser)
-    parser.add_argument(
-        "--report-url",
-        metavar="URL",
-        type=checked(markdown.web_address),
-        help="the address of the page of --html, for a link in the Markdown",
-    )
+    add_report_url(parser)
     add_project(parser)
     parser.set_defaults(run=_run, parser=parser)
 

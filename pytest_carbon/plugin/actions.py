@@ -11,6 +11,7 @@ import pytest
 
 from pytest_carbon.host import job
 from pytest_carbon.host.ci import ci_run
+from pytest_carbon.host.output import remedy
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import failures
@@ -52,7 +53,8 @@ def _summarise(config: pytest.Config, result: SessionResult) -> Iterator[str]:
         )
         job.append_to_summary(path, text)
     except OSError as error:
-        yield f"$GITHUB_STEP_SUMMARY ({path}) was not written: {error.strerror or error}"
+        helps = remedy(error, "Set it to a file that this user may write to, or give --carbon-summary=off")
+        yield f"$GITHUB_STEP_SUMMARY ({path}) was not written: {error.strerror or error}. {helps}"
 
 
 def _others_annotate(config: pytest.Config) -> bool:

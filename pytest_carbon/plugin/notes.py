@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -113,10 +114,25 @@ def finish(
     for trouble in outputs.write(result, stored or Stored(None, ()), report or ""):
         session.exitstatus = pytest.ExitCode.USAGE_ERROR  # an exception would suppress the summary
         problems.append(trouble)
-    for more in session.config.hook.pytest_carbon_report(config=session.config, result=result):
-        result = replace(result, notes=(*result.notes, *(more or ())))
+    try:
+        result = replace(result, notes=(*result.notes, *_of_others(session.config, result)))
+    except pytest.exit.Exception:  # from a signal's handler
+        raise
+    except Exception as error:  # another's code: a server that does not answer
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        problems.append(
+            f"the hook pytest_carbon_report failed with {type(error).__name__}: {error} ({place.filename}, line"
+            f" {place.lineno}); the verdicts stand. Correct the hook, or run without its plugin"
+        )
     actions.conclude(session.config, result, problems)
     return result
+
+
+def _of_others(config: pytest.Config, result: SessionResult) -> Iterator[str]:
+    """Give the result to whoever has the hook; yield the lines that they return."""
+    for lines in config.hook.pytest_carbon_report(config=config, result=result):
+        yield from [lines] if isinstance(lines, str) else lines or ()
 
 
 def write_summary(

@@ -23,7 +23,7 @@ def acceptance(
     """
     yield advice(page, f"{intended}, accept it:", accept.rstrip())
     where = ""
-    if ci_run is not None:
+    if ci_run is not None and report is not None:
         where = f", an artefact of {ci_run.service}" + (f" ({ci_run.page})" if ci_run.page else "")
     text = f"or on any other machine, from this run's report (--carbon-json){where}:"
     yield advice(page, text, *from_report(report, ci_run=ci_run, place=place))
@@ -31,6 +31,8 @@ def acceptance(
 
 def from_report(report: str | None, *, ci_run: CiRun | None, place: Sequence[str]) -> list[str]:
     """Return the commands that accept a change from a run's report, or from the artefact that has it."""
-    report = report or "REPORT.json"
-    download, report = (None, report) if ci_run is None else ci_run.fetch(report)
+    if report is None:  # the run wrote none, so no artefact has it
+        download, report = None, "REPORT.json"
+    else:
+        download, report = (None, report) if ci_run is None else ci_run.fetch(report)
     return [*filter(None, [download]), f"pytest-carbon baseline accept {shlex.join([report, *place])}"]

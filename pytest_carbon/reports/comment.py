@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pytest_carbon.host.ci import CiRun
-from pytest_carbon.records import SessionResult, Verdict, is_estimated, label
+from pytest_carbon.records import Key, SessionResult, Verdict, is_estimated, label
 from pytest_carbon.records.work import WORK
 from pytest_carbon.reports.advice import from_report
 from pytest_carbon.reports.failure import headline, verb_for
@@ -31,7 +31,7 @@ from pytest_carbon.reports.markdown import (
     render,
     table,
 )
-from pytest_carbon.reports.merge import Entry, Runs
+from pytest_carbon.reports.merge import Runs
 from pytest_carbon.text import UNKNOWN, at_least, change, comparable, count, counted, known, listing, share
 
 _MOST_NAMES = 5
@@ -161,6 +161,8 @@ def _limits(runs: Runs, found: Sequence[Finding]) -> Iterator[str]:
     for _, machine, suite in suites(runs.runs):
         for text in filter(None, (suite.reason, suite.machine_moved)):
             yield f"**{code(machine)}**: {plain(text)}"
+    for machine, number in _not_run(runs, found):
+        yield f"not run: {counted(number, 'measurement')} with a baseline on {code(machine)}"
     warned = [one.entry.label for one in found if one.effect == "warns"]
     warned += [f"the suite on {machine}" for _, machine, suite in suites(runs.runs) if suite.effect == "warns"]
     if warned:
@@ -176,6 +178,27 @@ def _limits(runs: Runs, found: Sequence[Finding]) -> Iterator[str]:
             yield f"**not measured**: {code(label(one.key))} on {code(one.machine)}: {plain(one.why)}"
 
 
+def _not_run(runs: Runs, found: Sequence[Finding]) -> Iterator[tuple[str, int]]:
+    """Count by machine what has a baseline, and is in none of the runs: deselected, renamed or deleted."""
+    known: dict[str, set[Key]] = {}
+    for one in found:
+        verdict, entry = one.entry.verdict, one.entry
+        if one.of == "work" and one.status != "new":
+            known.setdefault(f"{WORK}{entry.engine}", set()).add(entry.key)
+        elif one.of == "energy" and verdict is not None and verdict.baseline_recordings:
+            known.setdefault(entry.machine, set()).add(entry.key)
+    for run in runs.runs:
+        for missing in run.unmeasured:
+            known.setdefault(missing.machine, set()).add(missing.key)
+    gated: dict[str, int] = {}
+    for run, machine, suite in suites(runs.runs):
+        if run.against is None and not run.incomplete:
+            gated[machine] = max(suite.gated, gated.get(machine, 0))
+    for machine, number in gated.items():
+        if number > (here := len(known.get(machine, ()))):
+            yield machine, number - here
+
+
 def _named(names: Sequence[str]) -> str:
     return listing(list(map(code, names)), _MOST_NAMES)
 
@@ -187,7 +210,7 @@ def _parts(found: Sequence[Finding]) -> Iterator[tuple[str, list[Finding]]]:
     """Divide by machine, and counts by engine; each with its heading."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for one in sorted(found, key=lambda one: one.of):
-        where = one.entry.machine if one.of == "energy" else _engine(one.entry)
+        where = one.entry.machine if one.of == "energy" else one.entry.engine or "unknown"
         groups.setdefault((one.of, where), []).append(one)
     for (of, where), own in groups.items():
         if of == "energy":
@@ -195,13 +218,6 @@ def _parts(found: Sequence[Finding]) -> Iterator[tuple[str, list[Finding]]]:
             yield f"**Energy per call on {code(where)}{estimated}**", own
         else:
             yield f"**Work per call, counted with engine {code(where)}, not energy measured**", own
-
-
-def _engine(entry: Entry) -> str:
-    counted = entry.counted
-    if counted is None or counted.work is None:  # what failed has none
-        return entry.run.machine.id.removeprefix(WORK) if entry.run.machine.id.startswith(WORK) else "unknown"
-    return counted.work.engine
 
 
 def _changed(runs: Runs, heading: str, own: list[Finding]) -> Iterator[Block]:
@@ -343,10 +359,16 @@ def _what_to_do(runs: Runs, found: Sequence[Finding], ci_run: CiRun | None, plac
             commands += [command for command in own if command not in commands]
     if commands:
         first, rest = commands[:_MOST_PARTS], commands[_MOST_PARTS:]
-        yield "If this is intended, accept it on any machine, from the report of `--carbon-json`:"
-        yield fenced([*first, *([f"# and {count(len(rest))} more, one for each report"] if rest else [])])
+        yield from to_accept([*first, *([f"# and {count(len(rest))} more, one for each report"] if rest else [])])
+        if not all(runs.places):
+            yield "This run wrote no report: give it `--carbon-json=FILE`."
     if any(one.status == "over-budget" for one in found):
         yield "Accepting does not lift a budget: change its marker."
+
+
+def to_accept(commands: Sequence[str]) -> list[Block]:
+    """Give the commands that accept a change from its report."""
+    return ["If this is intended, accept it on any machine, from the report of `--carbon-json`:", fenced(commands)]
 
 
 def _acceptable(run: SessionResult, found: Iterable[Finding]) -> bool:

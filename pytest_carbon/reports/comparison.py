@@ -225,11 +225,11 @@ def _markdown_table(rows: Sequence[Row]) -> Rows:
 # --- for machines ------------------------------------------------------------------------------------
 
 
-def document(comparison: Comparison, work: WorkComparison | None = None) -> str:
+def document(comparison: Comparison, work: WorkComparison | None, exit_status: int) -> str:
     """Write everything as JSON: SI units, unrounded, ``null`` where unknown."""
     content = {
         "format": FORMAT,
-        "exit_status": int(comparison.failed or (work is not None and work.failed)),
+        "exit_status": exit_status,
         "base": _side(comparison.base),
         "head": _side(comparison.head),
         "tolerance": comparison.settings.tolerance,

@@ -17,6 +17,8 @@ from pytest_carbon.records import (
     Verdict,
     label,
 )
+from pytest_carbon.records.work import WORK
+from pytest_carbon.reports.markdown import short
 from pytest_carbon.reports.tokens import Tokens, emissions_g_per_million_tokens, tokens_of
 
 _GRAVEST = ("fails", "warns", "accepted", "none")
@@ -32,6 +34,8 @@ class Entry:
     measurement: Measurement | None
     verdict: Verdict | None
     counted: Counted | None
+    run_engine: str | None
+    """The engine of the run's counts."""
 
     @property
     def key(self) -> Key:
@@ -45,6 +49,11 @@ class Entry:
     def machine(self) -> str:
         """Return the id of the machine; of a count alone that of the run."""
         return self.run.machine.id if self.measurement is None else self.measurement.machine
+
+    @property
+    def engine(self) -> str | None:
+        """Return the engine of the count, if it is known."""
+        return self.run_engine if self.counted is None or self.counted.work is None else self.counted.work.engine
 
     @property
     def tokens(self) -> tuple[float, Tokens] | None:
@@ -66,6 +75,13 @@ class Entry:
         return min(effects, key=_GRAVEST.index, default="none")
 
 
+def engine_of(run: SessionResult) -> str | None:
+    """Return the engine of what a run could not count: that of its other counts."""
+    works = (one.work for test in run.tests for one in test.counted)
+    own = run.machine.id.removeprefix(WORK) if run.machine.id.startswith(WORK) else None
+    return next((work.engine for work in works if work is not None), own)
+
+
 @dataclass(frozen=True, slots=True)
 class Runs:
     """One run or several, and what is known besides."""
@@ -79,13 +95,14 @@ class Runs:
     def entries(self) -> Iterator[Entry]:
         """Yield what each test has, in the order of the runs and of their tests."""
         for run in self.runs:
+            engine = engine_of(run)
             for test in run.tests:
                 counts = {counted.name: counted for counted in test.counted}
                 for measurement, verdict in test.measurements:
                     name = measurement.name
-                    yield Entry(run, test, name, measurement, verdict, counts.pop(name, None))
+                    yield Entry(run, test, name, measurement, verdict, counts.pop(name, None), engine)
                 for name, counted in counts.items():
-                    yield Entry(run, test, name, None, None, counted)
+                    yield Entry(run, test, name, None, None, counted, engine)
 
 
 def merge(
@@ -100,7 +117,8 @@ def merge(
     for place, run in reports:
         if run.session in given:
             raise UsageProblem(
-                f"{place}: the same run as {given[run.session]} (session {run.session}). Give each report once."
+                f"{place}: the same run as {given[run.session]} (session {short(run.session, 40)}). Give each report"
+                " once."
             )
         given[run.session] = place
     return Runs(tuple(run for _, run in reports), tuple(place for place, _ in reports), history or {})

@@ -139,7 +139,7 @@ def _of_entry(entry: Entry) -> Iterator[_Sample]:
         yield "disqualifying_warnings", own, len(measurement.disqualifying)
     if counted is not None:
         work = counted.work
-        own = labels | {"engine": None if work is None else work.engine}
+        own = labels | {"engine": entry.engine}
         yield "work_verdict", own | {"status": counted.verdict.status, "effect": counted.verdict.effect}, 1
         for quantity in _COUNTED:
             yield f"work_{quantity}", own, None if work is None else getattr(work, quantity)

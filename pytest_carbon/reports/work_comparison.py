@@ -39,10 +39,9 @@ def blocks(comparison: WorkComparison) -> Iterator[Block]:
     rows = comparison.rows
     changed = _changed(rows)
     title = _tally(rows) if comparison.failed else f"no regression: {_tally(rows)}"
-    if changed:
-        largest = max(changed, key=lambda row: max(map(abs, row.head.verdict.change.values()), default=0.0))
-        moved = reports.largest(largest.head)
-        title += f"; largest change {moved}: {code(label(largest.key), _LONGEST_IN_TITLE)}"
+    if moved := [row for row in changed if row.head.verdict.change]:
+        largest = max(moved, key=lambda row: max(map(abs, row.head.verdict.change.values())))
+        title += f"; largest change {reports.largest(largest.head)}: {code(label(largest.key), _LONGEST_IN_TITLE)}"
     yield f"### {'❌ ' * comparison.failed}Work per call: {title}"
     cells = []
     for row in changed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,6 +200,7 @@ def test_where_another_plugin_annotates_it_alone_does(
     [
         "no permission",
         "full",
+        "full disk",
         *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("directory", "folder is missing", "pipe")),
     ],
 )
@@ -221,6 +223,8 @@ def test_a_summary_that_cannot_be_written(
         path.chmod(0o400)
         if os.access(path, os.W_OK):
             path = Path("/proc/version")
+    elif kind == "full disk":
+        path = Path("/dev/full")
     elif kind == "full":
         path.write_bytes(b"x" * 899 * 1024)
     else:
@@ -232,6 +236,8 @@ def test_a_summary_that_cannot_be_written(
         assert (run.ret, run.outcomes()) == (1, {"passed": 1, "failed": 1})
         assert run.text.count("carbon: $GITHUB_STEP_SUMMARY") == 1
         assert len(annotations(run.lines)) == 1
+    if kind == "full disk":
+        assert "(/dev/full) was not written: No space left on device. Make room there" in run.text
     if kind == "full":
         assert "GitHub drops a summary of more than 1,024 KiB" in run.text
         assert path.stat().st_size == 899 * 1024
@@ -288,3 +294,33 @@ def test_strange_ids_are_text(
     lines = annotations(run.lines)
     assert len(lines) == 4
     assert sum("@everyone %3A%3Aerror%3A%3A" in line for line in lines) == 1
+
+
+def test_what_was_not_run_is_named(
+    run_carbon: CarbonRunner, suite: Callable[..., None], summary: Path, pytester: pytest.Pytester
+) -> None:
+    """A test that is deselected or gone is no pass; shards together have run everything."""
+    suite(2, cheap=3)
+    said = "not run: {} with a baseline on `1x-battery-gpu`"
+    run_carbon("-k", "dear")
+    assert said.format("3 measurements") in summary.read_text("utf-8")
+    (pytester.path / "report.json").rename("dear.json")
+    run_carbon("-k", "cheap")
+    (pytester.path / "report.json").rename("cheap.json")
+    command = (sys.executable, "-m", "pytest_carbon", "report", "--markdown=-")
+    assert said.format("2 measurements") in pytester.run(*command, "cheap.json").stdout.str()
+    assert "not run" not in pytester.run(*command, "cheap.json", "dear.json").stdout.str()
+
+
+def test_what_was_not_counted_is_named(run_work: WorkRunner, summary: Path, pytester: pytest.Pytester) -> None:
+    """The same of counted work."""
+    pytester.makepyfile(
+        test_it="from model import model, x\n\ndef test_call(carbon):\n    carbon(model, x)\n\n"
+        "def test_other(carbon):\n    carbon(model, x)\n"
+    )
+    assert run_work("--carbon-record").ret == 0
+    summary.write_text("", "utf-8")
+    run_work("-k", "other")
+    command = (sys.executable, "-m", "pytest_carbon", "report", "report.json", "--markdown=-")
+    assert "not run: 1 measurement with a baseline on `work-cpu`" in pytester.run(*command).stdout.str()
+    assert summary.read_text("utf-8") == "", "all that ran passes"

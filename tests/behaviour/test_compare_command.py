@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 from conftest import CarbonRunner
 from console import CAPPED, HOST, carbon, days, measured, record, run, write
 
 from pytest_carbon.baselines import decide
 from pytest_carbon.baselines.files import FileStore
-from pytest_carbon.records import Measurement, MeasurementWarning, SessionResult, SessionScore, Verdict
+from pytest_carbon.records import Counted, Measurement, MeasurementWarning, SessionResult, SessionScore, Verdict
+from pytest_carbon.records.work import WorkVerdict
 from pytest_carbon.reports.layout import columns
 from pytest_carbon.text import NBSP
 
@@ -643,6 +645,42 @@ def test_markdown() -> None:
     same = carbon("compare", "base.json", "same.json", "--format=markdown")
     assert same.lines[1] == "### Energy per call: no regression: 4 pass"
     assert "❌" not in same.out
+
+
+def test_markdown_has_the_page_and_the_command(tmp_path: Path) -> None:
+    """The command that accepts is there for what can be accepted: a report's changes, into the baselines of BASE."""
+    page = "--report-url=https://x.org/carbon.html"
+    record(FileStore(tmp_path / "kept"), run("s1", SUITE))
+    base()
+    write("head.json", run("s2", SUITE | {A: 1.5}, created=LATER))
+    for before, place in (("base.json", ""), ("kept", " --baseline=kept"), (f"kept/{HOST.id}", "")):
+        lines = carbon("compare", before, "head.json", "--format=markdown", page).lines
+        assert lines[1].startswith("### ❌ Energy per call: ")
+        assert lines[3] == "[Open the whole report](<https://x.org/carbon.html>)"
+        assert lines[-3:] == ["```sh", f"pytest-carbon baseline accept head.json{place}", "```"]
+    write("same.json", run("s3", SUITE, created=LATER))
+    assert "accept" not in carbon("compare", "base.json", "same.json", "--format=markdown").out
+    assert carbon("compare", "base.json", "head.json", "--report-url=x").ret == 2
+
+
+def test_work_that_passes_hides_no_energy_that_cannot_be_compared() -> None:
+    """The work of both can be compared, and their energies cannot: exit status 2; 1 if there is more work, too."""
+    same, more = (
+        Counted("call", builders.work(flops=flops), WorkVerdict("new", "stored")) for flops in (2_000_000, 4_000_000)
+    )
+
+    def with_count(result: SessionResult, counted: Counted) -> SessionResult:
+        return replace(result, tests=tuple(replace(test, counted=(counted,)) for test in result.tests))
+
+    write("base.json", with_count(run("s1", SUITE), same))
+    for head, counted, status in (("lost", same, 2), ("other", same, 2), ("lost", more, 1)):
+        joules: Any = dict.fromkeys(SUITE) if head == "lost" else SUITE
+        machine = CAPPED if head == "other" else HOST
+        write("head.json", with_count(run("s2", joules, machine=machine, created=LATER), counted))
+        ran = carbon("compare", "base.json", "head.json")
+        assert (ran.ret, "cannot be compared" in ran.text, "work counted" in ran.text) == (status, True, True)
+        document = json.loads(carbon("compare", "base.json", "head.json", "--format=json").out)
+        assert document["exit_status"] == status
 
 
 def test_a_long_table_shows_what_matters() -> None:

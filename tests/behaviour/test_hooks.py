@@ -164,6 +164,55 @@ def test_it():
     assert "1 failed call over-budget 1x-battery-gpu" in run_carbon().lines
 
 
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [("raise ConnectionError('no answer')", "ConnectionError: no answer"), ("return 5", "TypeError: ")],
+)
+def test_a_report_that_fails_hides_nothing(
+    run_carbon: CarbonRunner,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    error: str,
+) -> None:
+    """A server that does not answer is said once; the verdicts, the summary and the annotations are there."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "summary.md"))
+    pytester.makeconftest(f"def pytest_carbon_report(config, result):\n    {body}\n")
+    pytester.makepyfile(
+        test_it="""
+import pytest
+from battery import draw
+
+@pytest.mark.carbon_budget(energy="1 J")
+def test_dear():
+    draw(2.0)
+
+@pytest.mark.carbon_budget
+def test_cheap():
+    draw(2.0)
+"""
+    )
+    for arguments, outcomes in (((), {"passed": 1, "failed": 1}), (("-k", "cheap"), {"passed": 1, "deselected": 1})):
+        run = run_carbon(*arguments)
+        assert run.ret == pytest.ExitCode.USAGE_ERROR
+        assert run.outcomes() == outcomes
+        (line,) = [line for line in run.lines if line.startswith("ERROR: the hook")]
+        assert line.startswith(f"ERROR: the hook pytest_carbon_report failed with {error}")
+        assert line.endswith("the verdicts stand. Correct the hook, or run without its plugin")
+        assert any(line.startswith("::error") and "pytest_carbon_report" in line for line in run.lines)
+    run = run_carbon()
+    assert any("carbon over-budget" in line for line in run.lines if line.startswith("::error file="))
+    assert "over-budget" in (pytester.path / "summary.md").read_text("utf-8")
+
+
+def test_a_report_of_one_line_is_one_line(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """A text is not taken for a list of letters."""
+    pytester.makeconftest("def pytest_carbon_report(config, result):\n    return 'one line'\n")
+    pytester.makepyfile(test_it="def test_it(carbon):\n    carbon(int)\n")
+    assert "one line" in run_carbon().lines
+
+
 def test_hooks_are_not_called_without_the_switch(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """A conftest that has them costs nothing, and needs nothing, where nothing is measured."""
     pytester.makeconftest("""

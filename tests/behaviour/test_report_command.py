@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -10,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import builders
 import pytest
 from console import CAPPED, carbon, measured, run, write
 
 from pytest_carbon.commands.report import refuse_outputs, write_outputs
-from pytest_carbon.records import UsageProblem
+from pytest_carbon.records import Counted, TestResult, UsageProblem
+from pytest_carbon.records.work import WorkVerdict
 
 TEXT = "<!-- pytest-carbon:test -->\none line\n"
 FORMAT = "pytest-carbon-markdown/1"
@@ -187,6 +190,27 @@ def test_a_run_that_is_given_twice_is_refused() -> None:
     write("a.json", run("1", {"t.py::t": 1.0}))
     write("b.json", replace(run("1", {"t.py::t": 1.0}), incomplete=True, exit_status=None))
     assert report("a.json", "b.json") == (4, "b.json: the same run as a.json (session 1). Give each report once.")
+
+
+HOSTILE = "x\n::error title=y::\x1b[2J\r\u2028"
+
+
+def test_what_a_report_holds_cannot_break_a_refusal() -> None:
+    """CI services take commands from lines that are printed, and a terminal takes others."""
+    counted = Counted("call", builders.work(), WorkVerdict("pass", "the same"))
+    write("a.json", replace(run(HOSTILE, {}), tests=(TestResult("t.py::t", "passed", counted=(counted,)),)))
+    write("b.json", run(HOSTILE, {"t.py::t": 1.0}))
+    edited = json.loads(Path("a.json").read_text("utf-8"))
+    edited["tests"][0]["measurements"][0]["work"]["versions"] = {HOSTILE: 5}
+    Path("c.json").write_text(json.dumps(edited), "utf-8")
+    edited = json.loads(Path("a.json").read_text("utf-8"))
+    edited["format"] = HOSTILE
+    Path("d.json").write_text(json.dumps(edited), "utf-8")
+    for reports in (("a.json", "b.json"), ("c.json",), ("d.json",)):
+        status, said = report(*reports)
+        assert status == 4
+        assert said.isprintable(), said
+        assert "::error title=y::" in said
 
 
 def test_baselines_that_are_not_there_are_refused() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from conftest import CarbonRunner
 from worklab import MODEL, work_of
@@ -124,3 +127,38 @@ def test_asks(carbon):
     assert work_of(run, "test_asks")["status"] == "new"
     assert work_of(run, "test_asks", "second") is None
     assert "--carbon-strict: not counted: test_it.py::test_asks · second: the test was skipped there" in run.text
+
+
+def test_a_count_that_fails_is_of_the_engine_of_the_others(both: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """So it is compared with its count before: it is an error, not a test that BASE does not have."""
+    suite = """
+from battery import draw
+from model import model, x
+
+def test_it(carbon):
+    carbon(lambda: (draw(2.0), {call}))
+
+def test_other(carbon):
+    carbon(lambda: (draw(2.0), model(x)))
+"""
+    pytester.makepyfile(test_it=suite.format(call="model(x)"))
+    assert both("--carbon-work", "--carbon-record").ret == 0
+    (pytester.path / "report.json").rename("base.json")
+    pytester.makepyfile(test_it=suite.format(call="1"))
+    assert both("--carbon-work").outcomes() == {"failed": 1, "passed": 1}
+    command = (sys.executable, "-m", "pytest_carbon")
+    for base in ("base.json", "carbon-baselines", "carbon-baselines/work-cpu"):
+        done = pytester.run(*command, "compare", base, "report.json")
+        assert done.ret == 1, base
+        assert "compared 2: 1 error, 1 pass" in done.stdout.str()
+        assert "only" not in done.stdout.str().partition("work counted")[2].partition("work counted")[0]
+    pytester.run(*command, "report", "report.json", "--markdown=report.md", "--openmetrics=report.prom")
+    assert "counted with engine `cpu`, not energy measured**: 1 error, 1 pass" in Path("report.md").read_text("utf-8")
+    metrics = Path("report.prom").read_text("utf-8")
+    assert metrics.count('engine="cpu",status="error",effect="fails"') == 1
+
+    pytester.makepyfile(test_it=suite.format(call="1").partition("def test_other")[0])
+    assert both("--carbon-work").outcomes() == {"failed": 1}
+    done = pytester.run(*command, "compare", "base.json", "report.json")
+    assert done.ret == 1, "no other count names the engine"
+    assert "compared 1: 1 error" in done.stdout.str()

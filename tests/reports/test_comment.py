@@ -225,12 +225,15 @@ def test_side_by_side_nothing_can_be_accepted() -> None:
 
 def test_the_command_that_accepts() -> None:
     """From the artefact of a run in CI; none where a warning disqualifies; a budget says what to do."""
-    bad = ran(measured("t.py::a", "regression", 0.31))
+    bad, run = ran(measured("t.py::a", "regression", 0.31)), ci_run({"GITHUB_ACTIONS": "true", "GITHUB_RUN_ID": "123"})
     assert (
         "gh run download 123 --name=0 --dir=carbon-run\npytest-carbon baseline accept carbon-run/0.json --baseline=here"
-        in (written(bad, ci_run=ci_run({"GITHUB_ACTIONS": "true", "GITHUB_RUN_ID": "123"}), place=["--baseline=here"]))
+        in (written(bad, ci_run=run, place=["--baseline=here"]))
     )
     assert "pytest-carbon baseline accept REPORT.json" in comment.markdown(Runs((bad,), ("",)), name="x")
+    none = comment.markdown(Runs((bad,), ("",)), name="x", ci_run=run)
+    assert "gh run download" not in none, "no artefact has what was not written"
+    assert "This run wrote no report: give it `--carbon-json=FILE`." in none
     shared = {"warnings": (MeasurementWarning("shared-gpu", "another process"),)}
     assert "baseline accept" not in written(ran(measured("t.py::a", "regression", 0.31, figures=shared)))
     over = written(ran(measured("t.py::a", "over-budget", 0.0)))

@@ -141,7 +141,9 @@ def test_neither_is_that_of_counted_work(rows: tuple[WorkRow, ...], engine: str,
 @given(st.lists(PARTS, max_size=2).map(tuple), TEXTS)
 def test_json_is_read_by_any_parser(parts: tuple[Part, ...], place: str) -> None:
     """No NaN, and everything that was given."""
-    found = json.loads(report.document(Comparison(side(place), side(), parts, Settings())), parse_constant=pytest.fail)
+    found = json.loads(
+        report.document(Comparison(side(place), side(), parts, Settings()), None, 1), parse_constant=pytest.fail
+    )
     assert found["base"]["place"] == place
     assert [len(part["measurements"]) for part in found["machines"]] == [len(part.rows) for part in parts]
 

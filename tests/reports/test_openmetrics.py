@@ -130,8 +130,10 @@ def test_counted_work() -> None:
     assert value(metrics, "work_host_reads", **own) == 0
     assert value(metrics, "work_change_ratio", **own, quantity="flops") == 0.5
     assert value(metrics, "work_change_ratio", **own, quantity="bytes") == -0.1
-    assert value(metrics, "work_verdict", name="other", status="error", effect="fails") == 1
-    assert not [labels for _, labels in metrics if ("name", "other") in labels and ("engine", "cpu") in labels]
+    assert value(metrics, "work_verdict", name="other", engine="cpu", status="error", effect="fails") == 1
+    assert [metric for metric, labels in metrics if ("name", "other") in labels] == ["work_verdict"]
+    alone = series(builders.result(TestResult("t.py::test_it", "failed", counted=(failed,))))
+    assert [has for metric, has in alone if metric == "work_verdict" and "engine" not in dict(has)]
     assert not [name for name, _ in metrics if name.startswith("energy")]
 
 

@@ -785,6 +785,9 @@ def test_in_ci_the_artefact_is_downloaded_first() -> None:
     context = replace(context, ci_run=ci_run({"CIRCLECI": "true"}))
     text = failure(TEST, measured(1.2131, 0.0041), REGRESSION, context)
     assert "this run's report (--carbon-json), an artefact of CircleCI:" in " ".join(text.split())
+    text = failure(TEST, measured(1.2131, 0.0041), REGRESSION, replace(CONTEXT, ci_run=ci_run(environ), report=None))
+    assert "artefact" not in text, "none has a report that was not written"
+    assert "    pytest-carbon baseline accept REPORT.json\n" in text
 
 
 def test_without_a_country_one_line_names_the_option() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 from pytest_carbon.baselines.view import Stored
 from pytest_carbon.host import output
@@ -60,22 +63,26 @@ FILES = (
 
 
 def write(result: SessionResult, stored: Stored, report: str) -> Iterator[str]:
-    """Write every file that the settings name; yield what could not be written.
+    """Write every file that the settings name; yield what could not be written, which ends the run with status 4.
 
     ``report``: the path of the run's JSON report as the user would name it, empty if it has none.
     """
     for file in FILES:
-        if (path := file.path(result.settings)) is not None:
-            try:
-                output.write(path, file.text(_runs(result, stored, report)), file.format)
-            except CarbonError as error:
-                yield f"{file.flag}: {error}"
-            except Exception as error:  # raised, it would cost the run its summary, and with it the verdicts
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                yield (
-                    f"{file.flag}: {path} was not written, by a fault of pytest-carbon ({Path(where.filename).name},"
-                    f" line {where.lineno}: {type(error).__name__}: {error}). Please report it."
-                )
+        if (path := file.path(result.settings)) is None:
+            continue
+        try:
+            output.write(path, file.text(_runs(result, stored, report)), file.format)
+            continue
+        except CarbonError as error:
+            trouble = f"{file.flag}: {error}"
+        except Exception as error:  # raised, it would cost the run its summary, and with it the verdicts
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            trouble = (
+                f"{file.flag}: {path} was not written, by a fault of pytest-carbon ({Path(where.filename).name},"
+                f" line {where.lineno}: {type(error).__name__}: {error}). Please report it."
+            )
+        result = replace(result, exit_status=int(pytest.ExitCode.USAGE_ERROR))  # so the next file does not look green
+        yield trouble
 
 
 def _runs(result: SessionResult, stored: Stored, report: str) -> Runs:

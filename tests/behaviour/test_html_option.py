@@ -250,6 +250,13 @@ def test_a_disk_that_is_full_at_the_end(run_carbon: CarbonRunner, project: Path,
     assert "over-budget" in run.text
 
 
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
+def test_a_page_of_a_run_without_its_report_is_not_green(run_carbon: CarbonRunner, project: Path) -> None:
+    run = run_carbon("--carbon-json=/dev/full", "--carbon-html=page.html", "-k", "not dear", report=False)
+    assert run.ret == 4
+    assert "the run ended with exit status 4" in (project / "page.html").read_text("utf-8")
+
+
 @pytest.mark.parametrize("flag", ["--carbon-json", "--carbon-html"])
 def test_a_disk_that_fills_up_meanwhile(run_carbon: CarbonRunner, project: Path, flag: str) -> None:
     """An earlier page stays whole; the other file of the run is written."""

@@ -221,19 +221,20 @@ class Rig:
         return [warning for warning in (elsewhere, shared) if warning is not None]
 
     def _on_gpus(self, gated: Sequence[str], since_s: float) -> list[MeasurementWarning]:
-        """Return warnings about the gated GPUs since the work began: who shared them, which limit they had."""
-        warnings = []
+        """Return warnings about the gated GPUs since the work began: who shared them, which limit they have."""
+        warnings: list[MeasurementWarning] = []
+        if self.nvidia is None:
+            return warnings
         held = {f"gpu:{gpu.index}" for gpu in devices.contexts(tuple(self._gpus.values()))}
-        for _, name in self._on_nvidia(gated):
+        for index, name in self._on_nvidia(gated):
             edges = self.measurer.readings.edges[name]
             # The last reading before the work still held when it began.
             first = next((i for i, edge in enumerate(edges) if edge.after_s >= since_s), len(edges))
-            beside = edges[max(first - 1, 0) :]
-            looks = [edge.tenants for edge in beside if edge.tenants is not None]
+            looks = [edge.tenants for edge in edges[max(first - 1, 0) :] if edge.tenants is not None]
             looks = [*dict.fromkeys(looks), *([self._looks[name]] if name in self._looks else [])]
             known = True if name in held else None
             warnings += tenants.shared(name, looks, holds_context=known, resting=self._resting)
-            then_w, now_w = self._gpus[name].power_limit_w, next((e.power_limit_w for e in reversed(beside)), None)
+            then_w, now_w = self._gpus[name].power_limit_w, self.nvidia.power_limit_w(index)
             if then_w is not None and now_w is not None and abs(now_w - then_w) >= 1:
                 text = (
                     f"the power limit of {name} was {then_w:.0f} W when this run began, as in the machine's name, and"

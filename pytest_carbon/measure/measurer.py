@@ -273,7 +273,7 @@ class Measurer:
                 break
             readings.wait_edge(scope)
         since = self.afterwards(scope.gated, loop.windows[0].start_s)
-        warnings = (*conditions, *since, *loop_warnings(loop, protocol))
+        warnings = (*conditions, *loop_warnings(loop, protocol), *since)
         if total_j <= 0:
             failure = (
                 f"the work took {total_j:.3g} ± {error_j:.3g} J, less than the meter can measure: make it"

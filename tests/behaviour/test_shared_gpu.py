@@ -13,7 +13,9 @@ import pytest
 from conftest import CarbonRunner, Run
 from faults import STEPPED, WORK, records, simulated_gpus
 
-from simulation import HARDWARE_SLOWDOWN, POWER_BRAKE, THERMAL_SLOWDOWN
+from pytest_carbon.records import MeasurementWarning
+from pytest_carbon.records.codes import ignore
+from simulation import HARDWARE_SLOWDOWN, POWER_BRAKE, THERMAL_SLOWDOWN, SimulatedGpu
 
 GONE = 4_000_001
 """No process can have this id."""
@@ -231,6 +233,24 @@ def test_it(carbon):
     )
 
 
+def test_heat_during_less_than_a_period_of_the_counter(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path
+) -> None:
+    """The counter did not change while the work ran; what was read beside it counts."""
+    pytester.makepyfile(
+        test_it=suite(f"""
+def test_it(carbon):
+    sim.set_throttle(0, {THERMAL_SLOWDOWN})
+    time.sleep(1.1)
+    with carbon.window("call"), gpu_load(300):
+        time.sleep(0.01)
+""")
+    )
+    with simulated_gpus(pytester.path, nvml_library, [SimulatedGpu(period_s=0.1)]):
+        run = run_carbon(*STEPPED)
+    assert warned(run) == {"throttled": True}
+
+
 def test_ones_own_children_are_no_strangers_nor_phantoms(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path
 ) -> None:
@@ -345,6 +365,15 @@ def test_who_knows_better_ignores_a_warning_and_the_report_says_so(
         run = run_carbon(*STEPPED)
         assert (run.outcomes(), run.status("::test_it")) == ({"failed": 1}, "regression")
         assert IGNORED in run.text
+
+
+def test_a_warning_of_the_base_is_ignored_too() -> None:
+    """And one that informs is left as it is."""
+    warnings = tuple(MeasurementWarning(code, "Because.") for code in ("base-mig", "shared-gpu", "tail", "mps"))
+    base, shared, tail, mps = ignore(warnings, ("mig", "mps", "tail"))
+    assert (base.informs, base.code, base.text) == (True, "base-mig", "Because (ignored, by --carbon-ignore=mig)")
+    assert (shared, tail) == warnings[1:3]
+    assert not mps.disqualifies
 
 
 @pytest.mark.parametrize(

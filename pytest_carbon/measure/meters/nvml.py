@@ -110,13 +110,17 @@ def _power_limit_w(nvml: ModuleType, handle: Any) -> float | None:
 
 def _pids(nvml: ModuleType, device: _Device) -> frozenset[int] | None:
     """Return the processes that compute, also as clients of an MPS server; None: unknown."""
-    listed = _ask(nvml, "nvmlDeviceGetComputeRunningProcesses", device.handle)
-    return None if listed is None else frozenset(process.pid for process in listed) | _mps_clients(nvml, device)
+    listed = _listed(nvml, "nvmlDeviceGetComputeRunningProcesses", device)
+    return None if listed is None else listed | (_mps_clients(nvml, device) or frozenset())
 
 
-def _mps_clients(nvml: ModuleType, device: _Device) -> frozenset[int]:
-    clients = _ask(nvml, "nvmlDeviceGetMPSComputeRunningProcesses", device.handle)
-    return frozenset(client.pid for client in clients or ())
+def _mps_clients(nvml: ModuleType, device: _Device) -> frozenset[int] | None:
+    return _listed(nvml, "nvmlDeviceGetMPSComputeRunningProcesses", device)
+
+
+def _listed(nvml: ModuleType, name: str, device: _Device) -> frozenset[int] | None:
+    listed = _ask(nvml, name, device.handle)
+    return None if listed is None else frozenset(process.pid for process in listed)
 
 
 def _mig_uuids(nvml: ModuleType, device: _Device) -> Iterator[str]:
@@ -219,10 +223,9 @@ class NvmlMeter:
             return alone
         ids_match = _ids_match()
         servers = frozenset(pid for pid in pids if _is_mps_server(nvml, pid, ids_match))
-        clients = _mps_clients(nvml, device)
-        mps = bool(servers) and not clients
+        served = bool(servers) or (bool(pids) and not ids_match and _mps_reachable())
+        mps = served and not _mps_clients(nvml, device)
         if not ids_match:
-            mps = mps or (bool(pids) and not clients and not servers and _mps_reachable())
             ours = family().difference(bystanders) if pids else frozenset()
             return alone._replace(listed=pids - servers, family=ours, ids_match=False, mps=mps)
         pids -= servers
@@ -230,6 +233,10 @@ class NvmlMeter:
         # One that has just ended is no phantom, and may have been of the run.
         phantoms = gone & (_pids(nvml, device) or frozenset()) if gone else gone
         return alone._replace(listed=pids - gone, family=_of_run(pids - gone), phantoms=phantoms, mps=mps)
+
+    def power_limit_w(self, domain: int) -> float | None:
+        """Return the power limit now; None: unknown."""
+        return _power_limit_w(self._nvml, self._devices[domain].handle)
 
     def thermally_slowed_s(self, domain: int) -> float | None:
         """Return the seconds in all for which heat has held the clocks back; None: unknown."""

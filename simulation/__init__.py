@@ -206,6 +206,7 @@ def _control(path: Path) -> ctypes.CDLL:
         "sim_set_identity": (None, [state, gpu, text, text, text]),
         "sim_set_mig_uuid": (None, [state, gpu, ctypes.c_int, text]),
         "sim_set_processes": (None, [state, gpu, ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_uint32)]),
+        "sim_name_process": (ctypes.c_int, [state, ctypes.c_uint32, text]),
         "sim_set_failure": (ctypes.c_int, [state, gpu, text, ctypes.c_int, ctypes.c_int64, time_ns]),
         "sim_set_levels": (None, [state, gpu, ctypes.c_int, ctypes.POINTER(number)]),
         "sim_change": (time_ns, [state, gpu, ctypes.c_int, number, time_ns]),
@@ -380,13 +381,20 @@ class Control:
         if (problem := self._library.sim_set(self._state, self._gpu(gpu), key.encode(), value)) != 0:
             raise ValueError(f"{key}: {'there is no such number' if problem == -1 else 'fixed once started'}")
 
-    def set_processes(self, gpu: int, compute: Sequence[int], graphics: Sequence[int] = ()) -> None:
+    def set_processes(
+        self, gpu: int, compute: Sequence[int], graphics: Sequence[int] = (), mps_clients: Sequence[int] = ()
+    ) -> None:
         """The process ids that NVML lists; none are listed at the start, as in a container."""
-        for kind, pids in enumerate((compute, graphics)):
+        for kind, pids in enumerate((compute, graphics, mps_clients)):
             if len(pids) > 64:
                 raise ValueError(f"{len(pids)} processes: at most 64")
             listed = (ctypes.c_uint32 * len(pids))(*pids)
             self._library.sim_set_processes(self._state, self._gpu(gpu), kind, len(pids), listed)
+
+    def name_process(self, pid: int, name: str) -> None:
+        """The program that NVML says a process runs, which need not exist; otherwise it is ``/proc``'s."""
+        if not self._library.sim_name_process(self._state, pid, name.encode()):
+            raise ValueError(f"{name}: at most 64 processes have names")
 
     def set_throttle(self, gpu: int, reasons: int) -> None:
         """NVML's bits of reasons for clocks held back (``THERMAL_SLOWDOWN | …``); 0: none."""
@@ -400,6 +408,9 @@ class Control:
 
     def set_mig(self, gpu: int, enabled: bool) -> None:
         self._set(gpu, "mig_mode", enabled)
+
+    def set_persistence(self, gpu: int, enabled: bool) -> None:
+        self._set(gpu, "persistence_mode", enabled)
 
     def set_violations(self, gpu: int, *, thermal_s: float = 0.0, power_s: float = 0.0) -> None:
         """How long clocks have been held back in all, by NVML's violation status."""
@@ -465,6 +476,7 @@ class SimulatedNvml(Control):
                 "offset_j": gpu.start_j,
                 "mig_mode": bool(gpu.mig_uuids),
                 "temperature_c": 40.0,
+                "persistence_mode": 1.0,
                 "power_period_s": gpu.period_s if gpu.power_period_s is None else gpu.power_period_s,
                 "freezes": (_CATCHES_UP if gpu.frozen_catches_up else _LOSES) if gpu.frozen_under_load else _RUNS,
             }

@@ -88,7 +88,7 @@ typedef struct {
 /* Every function that can be made to fail; the first entry stands for all of them. */
 #define FUNCTIONS(X) \
     X(all) X(nvmlInit) X(nvmlSystemGetDriverVersion) X(nvmlSystemGetNVMLVersion) \
-    X(nvmlSystemGetCudaDriverVersion) X(nvmlDeviceGetCount) X(nvmlDeviceGetHandleByIndex) \
+    X(nvmlSystemGetCudaDriverVersion) X(nvmlSystemGetProcessName) X(nvmlDeviceGetCount) X(nvmlDeviceGetHandleByIndex) \
     X(nvmlDeviceGetHandleByUUID) X(nvmlDeviceGetHandleByPciBusId) X(nvmlDeviceGetIndex) \
     X(nvmlDeviceGetMinorNumber) X(nvmlDeviceGetName) X(nvmlDeviceGetUUID) X(nvmlDeviceGetPciInfo) \
     X(nvmlDeviceGetArchitecture) X(nvmlDeviceGetCudaComputeCapability) \
@@ -111,6 +111,9 @@ enum { FUNCTIONS(IDENTIFIER) F_COUNT };
 static const char *const function_names[] = { FUNCTIONS(NAME) };
 
 /* --- the state --------------------------------------------------------------------------------- */
+
+enum { COMPUTE, GRAPHICS, MPS_CLIENTS, KINDS }; /* of processes */
+typedef struct { uint32_t pid; char name[64]; } Named;
 
 typedef struct {
     int32_t code;
@@ -152,7 +155,7 @@ typedef struct { double watts, shortest_s, longest_s; } Level;
     X(thermal_tau_s) X(power_period_s) X(power_sampled_fraction) X(context_w) X(freezes)
 #define LIVE(X) \
     X(offset_j) X(power_limit_w) X(throttle_reasons) X(temperature_c) X(mig_mode) X(used_bytes) \
-    X(read_delay_s) X(thermal_violation_s) X(power_violation_s)
+    X(read_delay_s) X(thermal_violation_s) X(power_violation_s) X(persistence_mode)
 #define MEMBER(name) double name;
 
 typedef struct {
@@ -161,8 +164,8 @@ typedef struct {
     char name[96], uuid[96], bus_id[32];
     char mig_uuid[MAX_MIG][96];
     Failure failures[F_COUNT];
-    int32_t process_count[2]; /* compute, graphics */
-    uint32_t pids[2][MAX_PIDS];
+    int32_t process_count[KINDS];
+    uint32_t pids[KINDS][MAX_PIDS];
     int32_t pending;
     int32_t may_freeze; /* the counter has been told to freeze, once at least */
     int32_t level_count;
@@ -178,6 +181,7 @@ typedef struct {
     char driver_version[80];
     pthread_mutex_t lock;
     Failure failures[F_COUNT];
+    Named names[MAX_PIDS]; /* of processes that this machine need not have */
     Gpu gpus[MAX_GPUS];
 } State;
 
@@ -571,11 +575,23 @@ EXPORT void sim_set_levels(State *s, int gpu, int count, const Level *levels)
     s->gpus[gpu].level_count = count;
 }
 
-EXPORT void sim_set_processes(State *s, int gpu, int graphics, int count, const uint32_t *pids)
+EXPORT void sim_set_processes(State *s, int gpu, int kind, int count, const uint32_t *pids)
 {
     Gpu *g = &s->gpus[gpu];
-    memcpy(g->pids[graphics], pids, (size_t)count * sizeof *pids);
-    __atomic_store_n(&g->process_count[graphics], count, __ATOMIC_SEQ_CST);
+    memcpy(g->pids[kind], pids, (size_t)count * sizeof *pids);
+    __atomic_store_n(&g->process_count[kind], count, __ATOMIC_SEQ_CST);
+}
+
+/* False: there is no room for another name. */
+EXPORT int sim_name_process(State *s, uint32_t pid, const char *name)
+{
+    for (int i = 0; i < MAX_PIDS; i++)
+        if (s->names[i].pid == pid || s->names[i].pid == 0) {
+            snprintf(s->names[i].name, sizeof s->names[i].name, "%s", name);
+            __atomic_store_n(&s->names[i].pid, pid, __ATOMIC_SEQ_CST);
+            return 1;
+        }
+    return 0;
 }
 
 EXPORT const char *sim_function(int i) { return i < F_COUNT ? function_names[i] : NULL; }
@@ -806,6 +822,27 @@ EXPORT nvmlReturn_t nvmlSystemGetCudaDriverVersion(int *version)
 EXPORT nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int *version)
 {
     return nvmlSystemGetCudaDriverVersion(version);
+}
+
+/* The program of a process that this one can see. */
+EXPORT nvmlReturn_t nvmlSystemGetProcessName(unsigned pid, char *name, unsigned length)
+{
+    TRY(enter(F_nvmlSystemGetProcessName));
+    for (int i = 0; i < MAX_PIDS; i++)
+        if (pid != 0 && state->names[i].pid == pid) {
+            COPY(state->names[i].name, name, length);
+            return SUCCESS;
+        }
+    char path[64], program[1024] = "";
+    snprintf(path, sizeof path, "/proc/%u/cmdline", pid);
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return NOT_FOUND;
+    size_t count = fread(program, 1, sizeof program - 1, file);
+    fclose(file);
+    program[count] = 0;
+    COPY(program, name, length);
+    return SUCCESS;
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *count)
@@ -1055,7 +1092,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetComputeMode(nvmlDevice_t device, unsigned *mode
 EXPORT nvmlReturn_t nvmlDeviceGetPersistenceMode(nvmlDevice_t device, unsigned *mode)
 {
     DEVICE(nvmlDeviceGetPersistenceMode);
-    *mode = 1;
+    *mode = (unsigned)g->persistence_mode;
     return SUCCESS;
 }
 
@@ -1117,12 +1154,12 @@ EXPORT nvmlReturn_t nvmlDeviceIsMigDeviceHandle(nvmlDevice_t device, unsigned *a
     return SUCCESS;
 }
 
-static nvmlReturn_t list(const Gpu *g, int graphics, unsigned *room, Process *processes)
+static nvmlReturn_t list(const Gpu *g, int kind, unsigned *room, Process *processes)
 {
-    unsigned count = (unsigned)__atomic_load_n(&g->process_count[graphics], __ATOMIC_SEQ_CST);
+    unsigned count = (unsigned)__atomic_load_n(&g->process_count[kind], __ATOMIC_SEQ_CST);
     nvmlReturn_t result = *room < count ? INSUFFICIENT_SIZE : SUCCESS;
     for (unsigned i = 0; result == SUCCESS && i < count; i++)
-        processes[i] = (Process){ g->pids[graphics][i], 512ULL << 20, 0xffffffff, 0xffffffff };
+        processes[i] = (Process){ g->pids[kind][i], 512ULL << 20, 0xffffffff, 0xffffffff };
     *room = count;
     return result;
 }
@@ -1130,7 +1167,7 @@ static nvmlReturn_t list(const Gpu *g, int graphics, unsigned *room, Process *pr
 EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned *count, Process *out)
 {
     DEVICE(nvmlDeviceGetComputeRunningProcesses);
-    return list(g, 0, count, out);
+    return list(g, COMPUTE, count, out);
 }
 EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t device, unsigned *count, Process *out)
 {
@@ -1140,7 +1177,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t device,
 EXPORT nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, unsigned *count, Process *out)
 {
     DEVICE(nvmlDeviceGetGraphicsRunningProcesses);
-    return list(g, 1, count, out);
+    return list(g, GRAPHICS, count, out);
 }
 EXPORT nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v2(nvmlDevice_t device, unsigned *count, Process *out)
 {
@@ -1150,10 +1187,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v2(nvmlDevice_t device
 EXPORT nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t device, unsigned *count,
                                                                Process *out)
 {
-    (void)out;
     DEVICE(nvmlDeviceGetMPSComputeRunningProcesses);
-    *count = 0;
-    return SUCCESS;
+    return list(g, MPS_CLIENTS, count, out);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetC2cModeInfoV(nvmlDevice_t device, unsigned *enabled)

@@ -17,6 +17,7 @@ from pytest_carbon.gate.budget import KEYWORDS, parse
 from pytest_carbon.plugin import hookspecs, options
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.records import Settings, UsageProblem
+from pytest_carbon.records.codes import IGNORABLE, NEVER
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -90,6 +91,15 @@ def test_every_warning_with_its_remedy(reference: ModuleType) -> None:
     assert page.count("**What to do**") == len(shown)
     effects = {code: effect for code, (effect, _) in reference.warning_codes().items()}
     assert (effects["tail"], effects["short"], effects["unquiet"]) == ("informs", "disqualifies", "either")
+
+
+def test_every_warning_can_be_ignored_or_says_why_not(reference: ModuleType) -> None:
+    """``--carbon-ignore`` knows each code of the package, and takes none that only informs."""
+    effects = {code: effect for code, (effect, _) in reference.warning_codes().items()}
+    assert set(effects) == IGNORABLE | NEVER.keys()
+    assert not IGNORABLE & NEVER.keys()
+    informs = {code for code, effect in effects.items() if effect == "informs"}
+    assert informs == {code for code, why in NEVER.items() if why.startswith("it only informs")}
 
 
 def test_every_exit_status_and_command(reference: ModuleType) -> None:

@@ -686,14 +686,24 @@ def test_failures_on_demand(make):
 
 
 def test_what_a_test_may_change_while_it_runs(make):
-    """Processes, throttling, power limits, MIG, slow reads and counter resets are there to be switched."""
+    """Processes, throttling, power limits, modes, slow reads and counter resets are there to be switched."""
     with make(SimulatedGpu(mig_uuids=["MIG-aaaa", "MIG-bbbb"])) as sim:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
         assert pynvml.nvmlDeviceGetComputeRunningProcesses(handle) == []
-        sim.set_processes(0, compute=[11, 12], graphics=[13])
+        sim.set_processes(0, compute=[11, 12], graphics=[13], mps_clients=[14])
         assert [p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)] == [11, 12]
         assert [p.pid for p in pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle)] == [13]
+        assert [p.pid for p in pynvml.nvmlDeviceGetMPSComputeRunningProcesses(handle)] == [14]
+        sim.name_process(4_000_001, "nvidia-cuda-mps-server")
+        assert pynvml.nvmlSystemGetProcessName(4_000_001) == "nvidia-cuda-mps-server"
+        program = Path("/proc/self/cmdline").read_text("utf-8").partition("\0")[0]
+        assert pynvml.nvmlSystemGetProcessName(os.getpid()) == program
+        with pytest.raises(pynvml.NVMLError_NotFound):
+            pynvml.nvmlSystemGetProcessName(4_000_002)
+        assert pynvml.nvmlDeviceGetPersistenceMode(handle) == 1
+        sim.set_persistence(0, False)
+        assert pynvml.nvmlDeviceGetPersistenceMode(handle) == 0
         sim.set_throttle(0, simulation.POWER_BRAKE)
         assert pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle) == 0x80
         sim.set_power_limit(0, 350)

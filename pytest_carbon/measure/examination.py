@@ -13,7 +13,7 @@ from pytest_carbon.host import electricity, processor
 from pytest_carbon.host.ci import service_of
 from pytest_carbon.host.machine import machine_id
 from pytest_carbon.host.stdlib import now_text, os, time
-from pytest_carbon.measure import contention, meters, workloads
+from pytest_carbon.measure import contention, meters, tenants, workloads
 from pytest_carbon.measure.contention import Snapshot
 from pytest_carbon.measure.counters import Counter, study
 from pytest_carbon.measure.instruments import Rig
@@ -292,7 +292,7 @@ def _nvidia(
         return (), ()
     bystanders = () if watcher is None or watcher.pid is None else (watcher.pid,)
     gpus = () if meter is None else meter.gpus()
-    others = {gpu.uuid: meter.other_processes(i, bystanders=bystanders) for i, gpu in enumerate(gpus) if meter}
+    others = {gpu.uuid: tenants.others([meter.tenants(i, bystanders)]) for i, gpu in enumerate(gpus) if meter}
     seen = {gpu.uuid for gpu in examined}
     return tuple(NvidiaGpu(gpu, gpu.uuid in seen, others.get(gpu.uuid)) for gpu in inventory.gpus), inventory.silent
 

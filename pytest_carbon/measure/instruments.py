@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pytest_carbon.host.machine import describe
 from pytest_carbon.host.stdlib import os, time
-from pytest_carbon.measure import contention, devices, meters
+from pytest_carbon.measure import contention, devices, meters, tenants
 from pytest_carbon.measure.contention import Snapshot
 from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.meters import Choice, nvml
@@ -30,6 +30,10 @@ from pytest_carbon.records import (
     Settings,
     UsageProblem,
 )
+from pytest_carbon.records.tenants import Tenants
+
+MOST_SLOWED = 0.01
+"""Share of the work for which heat may hold the clocks back."""
 
 
 class Rig:
@@ -55,6 +59,10 @@ class Rig:
         self._load = contention.Reader().read
         self._before: Snapshot | None = None
         """What used the processor when the work began, if its energy counts."""
+        self._slowed: dict[str, tuple[float, float]] = {}
+        """When the work began, and for how long heat had held each GPU's clocks back by then, in seconds."""
+        self._looks: dict[str, Tenants] = {}
+        """Who computed on each GPU right after the work."""
         self._resting = resting
         self.choice = _choose(settings, sources or {})
         """The meters, and the reason for each one that was not taken."""
@@ -85,6 +93,7 @@ class Rig:
             stored=calibration,
             before=self._look,
             conditions=self._conditions,
+            afterwards=self._on_gpus,
         )
         try:
             self._scope()  # domains that cannot be gated are refused before anything runs
@@ -159,8 +168,22 @@ class Rig:
         return self._ids[names]
 
     def _look(self) -> None:
-        """Note what uses the processor before the work, if its energy counts."""
-        self._before = self._load() if self._processors(self._latest.gated) else None
+        """Note the state of the gated devices before the work."""
+        gated = self._latest.gated
+        self._before = self._load() if self._processors(gated) else None
+        self._slowed = {name: (time.perf_counter(), slowed_s) for name, slowed_s in self._slowed_s(gated).items()}
+
+    def _on_nvidia(self, gated: Sequence[str]) -> list[tuple[int, str]]:
+        """Return the gated GPUs of NVML's meter: their places in it, and their names."""
+        domains = () if self.nvidia is None else self.nvidia.domains
+        return [(index, domain.name) for index, domain in enumerate(domains) if domain.name in gated]
+
+    def _slowed_s(self, gated: Sequence[str]) -> dict[str, float]:
+        """Return for how long heat has held back the clocks of each gated GPU that says it."""
+        if self.nvidia is None:
+            return {}
+        read = {name: self.nvidia.thermally_slowed_s(index) for index, name in self._on_nvidia(gated)}
+        return {name: slowed_s for name, slowed_s in read.items() if slowed_s is not None}
 
     def _processors(self, gated: Sequence[str]) -> list[Domain]:
         """Return gated domains of this processor or memory, none of a trace."""
@@ -168,8 +191,20 @@ class Rig:
         return [d for d in live if d.name in gated and d.family in ("cpu", "dram")]
 
     def _conditions(self, gated: Sequence[str]) -> list[MeasurementWarning]:
-        """Return warnings about other processes on the gated devices, and about work that these did not do."""
-        return [*self._on_processor(gated), *self._neighbours_on_gpus(gated)]
+        """Note who computes on the gated GPUs; return warnings about them and the processor."""
+        if self.nvidia is not None:
+            helpers = self._helpers()
+            self._looks = {name: self.nvidia.tenants(index, helpers) for index, name in self._on_nvidia(gated)}
+        return [*self._held_back(gated), *self._on_processor(gated)]
+
+    def _held_back(self, gated: Sequence[str]) -> Iterator[MeasurementWarning]:
+        """Warn of heat that held clocks back for a moment between two readings of the reasons."""
+        now_s = time.perf_counter()
+        for name, slowed_s in self._slowed_s(gated).items():
+            began_s, before_s = self._slowed.get(name, (now_s, slowed_s))
+            if (held_s := slowed_s - before_s) > MOST_SLOWED * (now_s - began_s):
+                text = f"heat held the clocks of {name} back for {held_s:.2g} s of the work: let it cool, or ask for"
+                yield MeasurementWarning("throttled", f"{text} less power")
 
     def _on_processor(self, gated: Sequence[str]) -> list[MeasurementWarning]:
         before, self._before = self._before, None
@@ -185,26 +220,27 @@ class Rig:
         shared = contention.shared(before, after, counted=any(d.kind == "measured" for d in processors))
         return [warning for warning in (elsewhere, shared) if warning is not None]
 
-    def _neighbours_on_gpus(self, gated: Sequence[str]) -> list[MeasurementWarning]:
+    def _on_gpus(self, gated: Sequence[str], since_s: float) -> list[MeasurementWarning]:
+        """Return warnings about the gated GPUs since the work began: who shared them, which limit they have."""
+        warnings: list[MeasurementWarning] = []
         if self.nvidia is None:
-            return []
-        warnings = []
+            return warnings
         held = {f"gpu:{gpu.index}" for gpu in devices.contexts(tuple(self._gpus.values()))}
-        for index, domain in enumerate(self.nvidia.domains):
-            if domain.name not in gated:
-                continue
-            others = self.nvidia.other_processes(
-                index,
-                holds_context=True if domain.name in held else None,
-                bystanders=self._helpers(),
-                resting=self._resting,
-            )
-            if others:
+        for index, name in self._on_nvidia(gated):
+            edges = self.measurer.readings.edges[name]
+            # The last reading before the work still held when it began.
+            first = next((i for i, edge in enumerate(edges) if edge.after_s >= since_s), len(edges))
+            looks = [edge.tenants for edge in edges[max(first - 1, 0) :] if edge.tenants is not None]
+            looks = [*dict.fromkeys(looks), *([self._looks[name]] if name in self._looks else [])]
+            known = True if name in held else None
+            warnings += tenants.shared(name, looks, holds_context=known, resting=self._resting)
+            then_w, now_w = self._gpus[name].power_limit_w, self.nvidia.power_limit_w(index)
+            if then_w is not None and now_w is not None and abs(now_w - then_w) >= 1:
                 text = (
-                    f"{others} other process{'es' * (others != 1)} had work on {domain.name}, and no energy is counted"
-                    " by process: measure on a GPU of your own"
+                    f"the power limit of {name} was {then_w:.0f} W when this run began, as in the machine's name, and"
+                    f" is {now_w:.0f} W now: set it back, or begin another run"
                 )
-                warnings.append(MeasurementWarning("shared-gpu", text))
+                warnings.append(MeasurementWarning("power-limit-changed", text))
         return warnings
 
 

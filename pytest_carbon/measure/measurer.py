@@ -63,6 +63,8 @@ class Measurer:
     """Called right before the work, once a loop or window."""
     conditions: Callable[[Sequence[str]], Sequence[MeasurementWarning]] = lambda domains: ()
     """Called right after the work with the gated domains' names; warnings about the devices."""
+    afterwards: Callable[[Sequence[str], float], Sequence[MeasurementWarning]] = lambda domains, since_s: ()
+    """The same once the devices are quiet again, with the start of the work: what was noted meanwhile is here."""
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     """What is known about the counters, by machine: found out in this session, or stored with the baselines."""
     _measured_j: dict[str, float] = field(default_factory=dict)
@@ -270,7 +272,8 @@ class Measurer:
             if ended or full or self.readings.clock() > window.end_s + window.settle_s + longest_s:
                 break
             readings.wait_edge(scope)
-        warnings = (*conditions, *loop_warnings(loop, protocol))
+        since = self.afterwards(scope.gated, loop.windows[0].start_s)
+        warnings = (*conditions, *loop_warnings(loop, protocol), *since)
         if total_j <= 0:
             failure = (
                 f"the work took {total_j:.3g} ± {error_j:.3g} J, less than the meter can measure: make it"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
-from pytest_carbon.host.stdlib import os
+from pytest_carbon.host.stdlib import PLATFORM, os
 from pytest_carbon.records import MeterError
 
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -19,8 +19,22 @@ class Spent(NamedTuple):
     reaped_s: float = 0.0
 
 
-def descendants(proc: str = "/proc") -> dict[int, Spent]:
-    """Return the living descendants; three times as fast as psutil."""
+_watched: int | None = None
+
+
+def watch(pid: int) -> None:
+    """Take another process for the one that runs the work: this one only watches its counters."""
+    global _watched
+    _watched = pid
+
+
+def of_run() -> int:
+    """Return the id of the process that runs the work: this one, or the one that it watches."""
+    return os.getpid() if _watched is None else _watched
+
+
+def descendants(proc: str = "/proc", of: int | None = None) -> dict[int, Spent]:
+    """Return the living descendants, of this process by default; three times as fast as psutil."""
     spent: dict[int, Spent] = {}
     children: dict[int, list[int]] = {}
     for pid in numbers(proc):
@@ -30,7 +44,7 @@ def descendants(proc: str = "/proc") -> dict[int, Spent]:
         children.setdefault(int(words[1]), []).append(pid)
         user, system, reaped_user, reaped_system = (int(word) / TICKS for word in words[11:15])
         spent[pid] = Spent(user + system, reaped_user + reaped_system)
-    family = list(children.get(os.getpid(), ()))
+    family = list(children.get(os.getpid() if of is None else of, ()))
     for pid in family:  # the list grows during the loop
         family += children.get(pid, ())
     return {pid: spent[pid] for pid in family}
@@ -45,6 +59,27 @@ def childless() -> bool:
     except ChildProcessError:
         return True
     return False
+
+
+def descends(pid: int, of: int, proc: str = "/proc") -> bool:
+    """Return whether a process is another one, or its descendant, without reading all processes."""
+    while pid > 1 and pid != of:
+        words = (text(f"{proc}/{pid}/stat") or "").rpartition(")")[2].split()
+        pid = int(words[1]) if len(words) > 1 else 0
+    return pid == of
+
+
+def exists(pid: int) -> bool:
+    """Return whether a process of this namespace exists, also one whose files are hidden."""
+    if PLATFORM == "win32":  # there, this would interrupt it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def runs(pid: int, proc: str = "/proc") -> bool:

@@ -121,6 +121,9 @@ def _observations(edges: Sequence[Edge], window: Window) -> list[MeasurementWarn
     """Warn of throttling, power limits and contradicting instant power."""
     warnings = []
     during = window.during(edges)
+    if not during:  # the work was shorter than a period of the counter
+        before, after = window.before(edges), window.after(edges)
+        during = [*before[-1:], *after[:1]]
     reasons = sorted({e.throttle for e in during if e.throttle})
     if reasons:
         share = sum(1 for e in during if e.throttle) / len(during)

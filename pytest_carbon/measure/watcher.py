@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from pytest_carbon.host.stdlib import json, os, select, signal, subprocess, tempfile, time
+from pytest_carbon.measure import processes
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource, Observation, read_j
 from pytest_carbon.records import Edge, MeterError
 
@@ -373,6 +374,7 @@ def main(paths: str, answers_to: str) -> None:
     except Exception as error:  # unpickling imports a third party's module, which may raise anything
         _send(answers, ("failed", _NOT_SENT.format(error)))
         return
+    processes.watch(os.getppid())
     try:
         meters = [source.open() for source in sources]
     except MeterError as error:

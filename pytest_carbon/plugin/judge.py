@@ -30,6 +30,7 @@ from pytest_carbon.records import (
     Verdict,
     is_estimated,
 )
+from pytest_carbon.records.codes import ignore
 
 
 def measure(tests: Sequence[Test], settings: Settings, brought: Brought, sides: Sides | None) -> Measured:
@@ -52,9 +53,12 @@ def measure(tests: Sequence[Test], settings: Settings, brought: Brought, sides: 
             unstable = why_unstable(test.item, test.key, name) if sides is None else None
             own = [MeasurementWarning("unstable-id", unstable)] if unstable else []
             own += [finding.warning] if finding.warning else []
-            m = replace(m, warnings=(*m.warnings, *own))
+            m = replace(m, warnings=ignore((*m.warnings, *own), settings.ignore or ()))
             held.append(Held(test, m, _candidate(test, m, allowed, finding, settings)))
-    references = reference.of_run(brought.references) if settings.reference else {}
+    references = {
+        id: replace(m, warnings=ignore(m.warnings, settings.ignore or ()))
+        for id, m in (reference.of_run(brought.references) if settings.reference else {}).items()
+    }
     return Measured(brought, tuple(held), references, tuple(shown))
 
 

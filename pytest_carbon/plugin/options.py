@@ -129,6 +129,13 @@ OPTIONS = (
         "the measured CPU, else the estimate (default: auto)",
     ),
     Option(
+        "--carbon-ignore CODES",
+        values.codes,
+        "codes of warnings that only inform, and disqualify no figure, such as shared-gpu or mig,mps; the report says "
+        "that they were ignored (default: none)",
+        several=True,
+    ),
+    Option(
         "--carbon-country CODE",
         values.matching(r"[A-Za-z]{3}", "the three letters of ISO 3166 alpha-3, such as DEU or USA", str.upper),
         "the country of the electricity: ISO 3166 alpha-3, such as DEU (default: the world's average)",

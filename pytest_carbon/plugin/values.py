@@ -155,6 +155,19 @@ def gpus(text: str, base: Path) -> str:
     return ",".join(dict.fromkeys(parts))
 
 
+def codes(text: str, base: Path) -> tuple[str, ...]:
+    from pytest_carbon.records.codes import IGNORABLE, NEVER
+
+    parts = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    for code in parts:
+        if code in NEVER:
+            raise ValueError(f"{code} cannot be ignored: {NEVER[code]}")
+        if code not in IGNORABLE:
+            allowed = f"write codes of warnings with commas between them: {', '.join(sorted(IGNORABLE))}"
+            raise ValueError(f"{code!r} is not one: {allowed}.{_near(code, (*IGNORABLE, *NEVER))}")
+    return parts
+
+
 def suite(text: str, base: Path) -> str | tuple[str, ...]:
     if text in ("small", "study"):
         return text

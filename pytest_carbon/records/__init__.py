@@ -19,6 +19,7 @@ from pytest_carbon.records.errors import DeviceFault as DeviceFault
 from pytest_carbon.records.errors import MeasurementError as MeasurementError
 from pytest_carbon.records.errors import MeterError as MeterError
 from pytest_carbon.records.errors import UsageProblem as UsageProblem
+from pytest_carbon.records.tenants import Tenants
 from pytest_carbon.records.work import Work, WorkVerdict
 
 Kind = Literal["measured", "estimated"]
@@ -79,13 +80,16 @@ class Edge(NamedTuple):
     """Why the device held its clocks back (``thermal``, ``hardware``, ``power brake``); None if it did not."""
     power_limit_w: float | None = None
     temperature_c: float | None = None
+    tenants: Tenants | None = None
 
     @property
     def time_s(self) -> float:
         return (self.before_s + self.after_s) / 2
 
 
-INFORMS = frozenset({"tail", "near-limit", "trend", "other-card", "warmer", "factors"})
+INFORMS = frozenset(
+    {"tail", "near-limit", "trend", "other-card", "warmer", "factors", "phantom-process", "persistence-off"}
+)
 """Codes of warnings that leave the figure as good as it was."""
 
 
@@ -454,6 +458,8 @@ class Settings:
     meter: str = "auto"
     gpus: str = "used"
     domains: Literal["auto", "gpu", "measured", "total"] = "auto"
+    ignore: tuple[str, ...] | None = None
+    """Codes of warnings that only inform."""
     country: str | None = None
     region: str | None = None
     cloud: str | None = None

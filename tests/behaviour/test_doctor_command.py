@@ -140,7 +140,7 @@ def test_gpus_that_are_there_are_examined_and_lost_ones_said(
     monkeypatch.setenv("GITLAB_CI", "true")
     sim = simulated(FAST, FAST, FAST, FAST)
     sim.lose_gpu(3)
-    sim.set_processes(0, [os.getppid() + 100_000, os.getppid() + 100_001, *range(500_000, 500_060)])
+    sim.set_processes(0, [os.getppid(), 1])
     result = quick_doctor("--load", "none", "--json", "doctor.json")
     assert result.ret == 0
     assert result.outlines[0] == "Energy can be measured here: gpu:0 and gpu:2."

@@ -66,6 +66,7 @@ KEYS: dict[str, tuple[str, str, object]] = {
     "carbon_meter": ("rapl+estimate", "meter", "rapl+estimate"),
     "carbon_gpus": ("0, GPU-8f6d5a2b", "gpus", "0,GPU-8f6d5a2b"),
     "carbon_domains": ("total", "domains", "total"),
+    "carbon_ignore": ("mig, shared-gpu,mig", "ignore", ("mig", "shared-gpu")),
     "carbon_country": ("deu", "country", "DEU"),
     "carbon_region": ("california", "region", "california"),
     "carbon_cloud": ("aws/us-west-2", "cloud", "aws/us-west-2"),

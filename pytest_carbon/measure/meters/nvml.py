@@ -14,19 +14,23 @@ from pytest_carbon.host.stdlib import PLATFORM, os, time
 from pytest_carbon.measure import processes
 from pytest_carbon.measure.meters.protocol import Observation
 from pytest_carbon.records import DeviceFault, Domain, Gpu, MeterError
+from pytest_carbon.records.tenants import Tenants
 
 COUNTER = "nvml total energy"
 INSTANT = "nvml instant power, integrated"
 AVERAGE = "nvml average power, integrated"
 
 REFRESH_S = 1.0
-"""Throttling, the power limit and the temperature are read at most this often: they cost more than an energy read."""
+"""Throttling, the power limit, the temperature and the processes are read at most this often: they cost more than an
+energy read."""
 INTEGRATION_STEP_S = 0.02
 """Integrated power grows in steps of this, because a watcher looks for changes."""
 
 _FIELD_POWER_INSTANT = 186
 _SCOPE_MODULE = 1
 _SENSOR_GPU = 0
+_POLICY_THERMAL = 1
+_MPS_SERVER = "nvidia-cuda-mps-server"
 ROOT = "/"
 """Where ``/dev`` and ``/proc`` are."""
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
@@ -105,8 +109,18 @@ def _power_limit_w(nvml: ModuleType, handle: Any) -> float | None:
 
 
 def _pids(nvml: ModuleType, device: _Device) -> frozenset[int] | None:
-    processes = _ask(nvml, "nvmlDeviceGetComputeRunningProcesses", device.handle)
-    return None if processes is None else frozenset(process.pid for process in processes)
+    """Return the processes that compute, also as clients of an MPS server; None: unknown."""
+    listed = _listed(nvml, "nvmlDeviceGetComputeRunningProcesses", device)
+    return None if listed is None else listed | (_mps_clients(nvml, device) or frozenset())
+
+
+def _mps_clients(nvml: ModuleType, device: _Device) -> frozenset[int] | None:
+    return _listed(nvml, "nvmlDeviceGetMPSComputeRunningProcesses", device)
+
+
+def _listed(nvml: ModuleType, name: str, device: _Device) -> frozenset[int] | None:
+    listed = _ask(nvml, name, device.handle)
+    return None if listed is None else frozenset(process.pid for process in listed)
 
 
 def _mig_uuids(nvml: ModuleType, device: _Device) -> Iterator[str]:
@@ -172,7 +186,8 @@ class NvmlMeter:
             nvml, handle = self._nvml, self._devices[domain].handle
             degrees = _first(nvml, ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"), handle, _SENSOR_GPU)
             temperature_c = None if degrees is None else float(degrees)
-            slow = Observation(None, self._throttle(handle), _power_limit_w(nvml, handle), temperature_c)
+            limit_w, tenants = _power_limit_w(nvml, handle), _quietly(self.tenants, domain)
+            slow = Observation(None, self._throttle(handle), limit_w, temperature_c, tenants)
             self._slow[domain] = (now_s, slow)
         return slow._replace(power_w=power_w)
 
@@ -197,20 +212,36 @@ class NvmlMeter:
                 notes.append(f"{device} is one module with a Grace CPU: its energy is that of the whole module.")
         return tuple(notes)
 
-    def other_processes(
-        self,
-        domain: int,
-        *,
-        holds_context: bool | None = None,
-        bystanders: Collection[int] = (),
-        resting: Collection[int] = (),
-    ) -> int | None:
-        """Count others' processes that compute on the GPU; None: unknown."""
-        pids = _pids(self._nvml, self._devices[domain])
+    def tenants(self, domain: int, bystanders: Collection[int] = ()) -> Tenants:
+        """Return who computes on the GPU now; ``bystanders`` are processes of the run that never do."""
+        nvml, device = self._nvml, self._devices[domain]
+        mig = bool((_ask(nvml, "nvmlDeviceGetMigMode", device.handle) or (0,))[0])
+        mode = _ask(nvml, "nvmlDeviceGetPersistenceMode", device.handle)
+        alone = Tenants(mig=mig, persistent=None if mode is None else bool(mode))
+        pids = _pids(nvml, device)
         if pids is None:
-            return None
-        ours = family().union(resting).difference(bystanders)
-        return strangers(pids, ours, ids_match=_ids_match(), holds_context=holds_context)
+            return alone
+        ids_match = _ids_match()
+        servers = frozenset(pid for pid in pids if _is_mps_server(nvml, pid, ids_match))
+        served = bool(servers) or (bool(pids) and not ids_match and _mps_reachable())
+        mps = served and not _mps_clients(nvml, device)
+        if not ids_match:
+            ours = family().difference(bystanders) if pids else frozenset()
+            return alone._replace(listed=pids - servers, family=ours, ids_match=False, mps=mps)
+        pids -= servers
+        gone = frozenset(pid for pid in pids if not processes.exists(pid))
+        # One that has just ended is no phantom, and may have been of the run.
+        phantoms = gone & (_pids(nvml, device) or frozenset()) if gone else gone
+        return alone._replace(listed=pids - gone, family=_of_run(pids - gone), phantoms=phantoms, mps=mps)
+
+    def power_limit_w(self, domain: int) -> float | None:
+        """Return the power limit now; None: unknown."""
+        return _power_limit_w(self._nvml, self._devices[domain].handle)
+
+    def thermally_slowed_s(self, domain: int) -> float | None:
+        """Return the seconds in all for which heat has held the clocks back; None: unknown."""
+        status = _ask(self._nvml, "nvmlDeviceGetViolationStatus", self._devices[domain].handle, _POLICY_THERMAL)
+        return None if status is None else float(status.violationTime) / 1e9
 
     def _reader(self, device: _Device, power: Callable[[], float] | None) -> tuple[str, Callable[[], float]]:
         """Return the source of the energy, and a function that reads it in joules."""
@@ -287,33 +318,38 @@ class Integral:
 
 
 def family() -> frozenset[int]:
-    """Return the ids of this process and its living descendants."""
+    """Return the ids of the process that runs the work and its living descendants, but not of one that watches."""
+    run = processes.of_run()
+    watches = {os.getpid()} - {run}
     if PLATFORM == "linux":
-        return frozenset({os.getpid(), *processes.descendants()})
+        return frozenset({run, *processes.descendants(of=run)} - watches)
     import psutil
 
-    pids = {os.getpid()}
+    pids = {run}
     with contextlib.suppress(psutil.Error):
-        pids.update(child.pid for child in psutil.Process().children(recursive=True))
-    return frozenset(pids)
+        pids.update(child.pid for child in psutil.Process(run).children(recursive=True))
+    return frozenset(pids - watches)
 
 
-def strangers(
-    listed: Collection[int], family: Collection[int], *, ids_match: bool, holds_context: bool | None
-) -> int | None:
-    """Count a GPU's processes that are not of the family; None: unknown.
+def _of_run(pids: Collection[int]) -> frozenset[int]:
+    """Return those of the process that runs the work and its descendants."""
+    if PLATFORM != "linux":
+        return family().intersection(pids) if pids else frozenset()
+    return frozenset(pid for pid in pids if processes.descends(pid, processes.of_run()))
 
-    In a container NVML lists the host's ids (``ids_match`` is False), or none. Then ours are still among them: at least
-    one if this process computes on the GPU (``holds_context``), at most the whole family. The rest are strangers.
-    """
-    others = set(listed).difference(family)
-    if ids_match or len(others) < len(set(listed)):
-        return len(others)
-    at_least = len(others) - (len(family) - (holds_context is False))
-    at_most = len(others) - (holds_context is True)
-    if not listed or (at_least <= 0 < at_most):
-        return None
-    return max(at_least, 0)
+
+def _is_mps_server(nvml: ModuleType, pid: int, ids_match: bool) -> bool:
+    program = _text(_ask(nvml, "nvmlSystemGetProcessName", pid)) or ""
+    if not program and ids_match and PLATFORM == "linux":
+        program = processes.text(f"/proc/{pid}/comm") or ""
+    # The kernel cuts a name to 15 characters.
+    return program.rpartition("/")[2].startswith(_MPS_SERVER[:15])
+
+
+def _mps_reachable() -> bool:
+    """Whether this process would compute through an MPS server: in a container, its id says nothing."""
+    pipes = os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or f"{ROOT}tmp/nvidia-mps"
+    return os.path.exists(os.path.join(pipes, "control"))
 
 
 def _ids_match() -> bool:

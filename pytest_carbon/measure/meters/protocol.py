@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from pytest_carbon.records import Domain, Gpu, MeterError
+from pytest_carbon.records.tenants import Tenants
 
 
 class Observation(NamedTuple):
@@ -17,6 +18,8 @@ class Observation(NamedTuple):
     throttle: str | None = None
     power_limit_w: float | None = None
     temperature_c: float | None = None
+    tenants: Tenants | None = None
+    """Who computes on a GPU."""
 
 
 @runtime_checkable

@@ -89,7 +89,7 @@ def write_trace(
         zero_j = next((edge.energy_j for edge in reversed(edges) if edge.time_s <= start_s), steps[0].energy_j)
         for edge in steps:
             line = {"t_s": edge.time_s - start_s, "domain": domain.name, "energy_j": edge.energy_j - zero_j}
-            observed = {name: getattr(edge, name) for name in Observation._fields}
+            observed = {name: getattr(edge, name) for name in Observation._fields if name != "tenants"}
             lines.append(line | {key: value for key, value in observed.items() if value is not None})
     lines.sort(key=lambda line: cast(float, line["t_s"]))
     described = [

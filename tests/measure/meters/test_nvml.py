@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import simulation
 from pytest_carbon.measure.meters import nvml
-from pytest_carbon.measure.meters.nvml import Integral, NvmlMeter, inventory, strangers
+from pytest_carbon.measure.meters.nvml import Integral, NvmlMeter, inventory
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource
+from pytest_carbon.measure.tenants import others, strangers
 from pytest_carbon.records import Domain, MeterError
 from simulation import SimulatedGpu, SimulatedNvml
 
@@ -141,11 +142,12 @@ def test_every_call_beyond_the_required_ones_is_optional(simulate, opened):
             sim.set_failure("FUNCTION_NOT_FOUND", function=name)
     meter = opened(sim.uuids)
     assert meter.read_j(0) >= 1_000_000
-    assert meter.observe(0) == (None, None, None, None)
+    assert meter.observe(0)[:4] == (None, None, None, None)
     assert meter.gpus()[0].power_limit_w is None
     assert meter.gpus()[0].memory_bytes is None
     assert meter.driver_version() is None
-    assert meter.other_processes(0) is None
+    assert meter.tenants(0) == (None, frozenset(), True, frozenset(), False, False, None)
+    assert meter.thermally_slowed_s(0) is None
     assert meter.notes() == ()
     assert inventory().pids == {}
 
@@ -397,13 +399,13 @@ def test_throttling_limits_and_temperature_are_asked_for_at_most_once_a_second(s
     sim = simulate(H100)
     meter = opened(sim.uuids)
     monkeypatch.setattr(nvml, "REFRESH_S", 1000.0)
-    assert meter.observe(0)[1:] == (None, 700.0, 40.0)
+    assert meter.observe(0)[1:4] == (None, 700.0, 40.0)
     sim.set_throttle(0, simulation.POWER_BRAKE)
     sim.set_power_limit(0, 350)
     sim.set_temperature(0, 81)
-    assert meter.observe(0)[1:] == (None, 700.0, 40.0)
+    assert meter.observe(0)[1:4] == (None, 700.0, 40.0)
     monkeypatch.setattr(nvml, "REFRESH_S", 0.0)
-    assert meter.observe(0)[1:] == ("power brake", 350.0, 81.0)
+    assert meter.observe(0)[1:4] == ("power brake", 350.0, 81.0)
 
 
 @pytest.mark.parametrize("missing", [(), ("V",), ("",), ("V", "")])
@@ -423,7 +425,7 @@ def test_observing_a_lost_gpu_does_not_raise(simulate, opened):
     sim = simulate(H100)
     meter = opened(sim.uuids)
     sim.lose_gpu(0)
-    assert meter.observe(0) == (None, None, None, None)
+    assert meter.observe(0)[:4] == (None, None, None, None)
 
 
 def test_notes_say_what_the_energy_includes(simulate, opened):
@@ -460,17 +462,17 @@ def test_other_processes_are_those_outside_the_family(simulate, opened):
     sim = simulate(H100)
     meter = opened(sim.uuids)
     sim.set_processes(0, compute=[os.getpid()])
-    assert meter.other_processes(0) == 0
-    sim.set_processes(0, compute=[os.getpid(), 4_000_001, 4_000_002])
-    assert meter.other_processes(0) == 2
+    assert others([meter.tenants(0)]) == 0
+    sim.set_processes(0, compute=[os.getpid(), os.getppid(), 1])
+    assert others([meter.tenants(0)]) == 2
 
 
 def test_a_process_that_waits_for_this_one_is_no_stranger(simulate, opened):
     """It may have a context left, and does nothing."""
     sim = simulate(H100)
     meter = opened(sim.uuids)
-    sim.set_processes(0, compute=[os.getpid(), os.getppid(), 4_000_001])
-    assert meter.other_processes(0, resting=[os.getppid()]) == 1
+    sim.set_processes(0, compute=[os.getpid(), os.getppid(), 1])
+    assert others([meter.tenants(0)], resting=[os.getppid()]) == 1
 
 
 @pytest.mark.parametrize(

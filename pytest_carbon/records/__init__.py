@@ -19,6 +19,7 @@ from pytest_carbon.records.errors import DeviceFault as DeviceFault
 from pytest_carbon.records.errors import MeasurementError as MeasurementError
 from pytest_carbon.records.errors import MeterError as MeterError
 from pytest_carbon.records.errors import UsageProblem as UsageProblem
+from pytest_carbon.records.shard import Shard as Shard
 from pytest_carbon.records.work import Work, WorkVerdict
 
 Kind = Literal["measured", "estimated"]
@@ -471,6 +472,8 @@ class Settings:
     against: str | None = None
     confirm: int = 0
     session_timeout_s: float | None = None
+    shard: tuple[int, int] | None = None
+    """The index, from 1, and the number of shards."""
     strict: bool = False
     suite: Literal["small", "study"] | tuple[str, ...] = "small"
     queries: int | None = None
@@ -585,6 +588,7 @@ class SessionResult:
     labels: str | None = None
     against: Against | None = None
     settings: Settings = field(default_factory=Settings)
+    shard: Shard | None = None
     unmeasured: tuple[Unmeasured, ...] = ()
     incomplete: bool = False
     """Whether the run was ended before it had measured and judged everything."""

@@ -96,7 +96,8 @@ def _title(runs: Runs, found: Sequence[Finding]) -> str:
     failing = _failing(runs, found)
     statuses = sorted({run.exit_status for run in runs.runs if run.exit_status and id(run) not in failing})
     failed = [f"exit status {status}" for status in statuses]
-    texts = [plain("; ".join([*incomplete, *moved[:3], *said, *lost, *failed]), 300)]
+    merged = [runs.of_shards] if runs.of_shards else []
+    texts = [plain("; ".join([*merged, *incomplete, *moved[:3], *said, *lost, *failed]), 300)]
     if (largest := _largest(found)) is not None:
         estimated = ", estimated" if largest.estimated else ""
         texts.append(f"largest change {largest.change}{estimated}: {code(largest.entry.label, _SHOWN_TITLE)}")

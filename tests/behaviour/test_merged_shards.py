@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ import pytest
 import reportschema
 from conftest import CarbonRunner, Run
 from console import Ran, carbon
+
+from pytest_carbon.baselines.files import FileStore
+from pytest_carbon.commands.shards import judged
+from pytest_carbon.reports import jsonfile
+from pytest_carbon.reports.merge import Runs, merge
 
 NAMES = [f"n{i}" for i in range(10)]
 EVEN = "--carbon-min-time=1"
@@ -84,6 +90,50 @@ def test_a_suite_that_moved_is_found_in_its_shards(suite: Suite) -> None:
     assert "### ❌ Carbon: 2 shards, merged; the whole suite is 50% up" in text
     assert "regression" not in text
     assert text.count(reason) == 1
+
+
+def test_merged_shards_have_the_verdicts_of_one_run(suite: Suite) -> None:
+    """Every one, whatever the division: the report of a whole run, cut into pieces that were judged otherwise."""
+    joules = {**dict.fromkeys(NAMES, 2.5), "n1": 9.0, "n2": 2.0, "n3": 1.0, "new": 1.0}
+    more = """
+@pytest.mark.carbon_budget(energy="1 J")
+def test_over(): draw(3.0)
+@pytest.mark.carbon_budget(tolerance=False)
+def test_free(): draw(3.0)
+@pytest.mark.carbon_budget(tolerance="50%")
+def test_loose(carbon): carbon.run(draw, (3.0,), name="own")
+def test_error(carbon): carbon.run(lambda: 1 / 0)
+@pytest.mark.xfail
+@pytest.mark.carbon_budget(energy="1 J")
+def test_expected(): draw(3.0)
+"""
+    draws(suite.pytester, joules, more)
+    whole = suite.whole("--carbon-shard=1/1", "--carbon-strict")
+    read = jsonfile.read(suite.pytester.path / "report.json")
+    pieces = []
+    for index in range(1, 4):
+        assert read.shard is not None
+        tests = tuple(
+            replace(
+                test,
+                outcome=test.functional_outcome or test.outcome,
+                measurements=tuple(
+                    (m, replace(v, status="pass", effect="fails")) if v.status == "regression" else (m, v)
+                    for m, v in test.measurements
+                ),
+            )
+            for number, test in enumerate(read.tests)
+            if number % 3 == index - 1
+        )
+        shard = replace(read.shard, index=index, count=3)
+        pieces.append((f"{index}.json", replace(read, session=f"s{index}", tests=tests, shard=shard)))
+    store = FileStore(suite.pytester.path / "carbon-baselines")
+    runs = judged(merge(pieces, {id: store.load(id) for id in store.machines()}))
+    assert {e.key: e.verdict for e in runs.entries()} == {e.key: e.verdict for e in Runs((read,), ("",)).entries()}
+    assert {t.nodeid: t.outcome for run in runs.runs for t in run.tests} == {t.nodeid: t.outcome for t in read.tests}
+    assert runs.runs[0].suite == read.suite
+    assert whole.report["suite"]["status"] == "regression"
+    assert {verdict.status for e in runs.entries() if (verdict := e.verdict)} >= {"over-budget", "new", "pass"}
 
 
 def test_a_regression_fails_the_merged_suite(suite: Suite) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Generator, Iterable, Mapping
 from hashlib import sha256
 from statistics import median
@@ -29,12 +30,11 @@ def divide(weights: Mapping[str, float], others: Iterable[str], shards: int) -> 
     Nothing is known of ``others``: each shard gets a stretch of them in the order of their ids, because neighbours
     share fixtures; the last shard gets the first stretch, because the first shard has the heaviest tests.
     """
-    loads = [(0.0, number) for number in range(1, shards + 1)]
+    loads = [(0.0, number) for number in range(1, shards + 1)]  # a heap: the least first, the lowest number of equals
     parts: dict[str, int] = {}
     for test in sorted(weights, key=lambda test: (-weights[test], test)):
-        least = min(range(shards), key=loads.__getitem__)
-        load, parts[test] = loads[least]
-        loads[least] = (load + weights[test], parts[test])
+        load, parts[test] = loads[0]
+        heapq.heapreplace(loads, (load + weights[test], parts[test]))
     rest = sorted(set(others) - parts.keys())
     return parts | {test: shards - place * shards // len(rest) for place, test in enumerate(rest)}
 
@@ -118,15 +118,10 @@ class Shards:
         text = f"shard {shard.index} of {shard.count}: {count(shard.tests)} of {counted(shard.tests_total, 'test')}"
         if weights:
             text += f", {count(len(own))} of {counted(len(weights), 'measuring test')}"
-        if own and self._timed:
+        if own and self._settings.enabled:  # else the weights are no seconds
             session_s = sum(own) * self._settings.sessions
             text += f", for about {about(session_s)}"
         return text
-
-    @property
-    def _timed(self) -> bool:
-        """Tell whether the weights are seconds."""
-        return self._settings.enabled
 
     def _weights(self, tests: Mapping[str, pytest.Item]) -> dict[str, float]:
         """Estimate how long each test measures, from the baselines; what is unknown takes the median.

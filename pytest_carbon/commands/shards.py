@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pytest_carbon import gate
@@ -16,6 +16,7 @@ from pytest_carbon.records import (
     REFERENCE,
     Key,
     Measurement,
+    Record,
     SessionResult,
     Settings,
     SuiteVerdict,
@@ -73,13 +74,14 @@ def _judged(shards: Sequence[SessionResult], runs: Runs) -> SessionResult:
         for test in run.tests
         for m, verdict in test.measurements
     }
+    sessions = {score.session for m, _ in before.values() for score in m.sessions}
     workloads = reference.of_run(m for run in shards for m, _ in run.references)
     now: dict[tuple[str, Key], Verdict] = {}
     suites: dict[str, SuiteVerdict] = {}
     for id in dict.fromkeys(machine for machine, _ in before):
         verdicts_of_machine, suites[id] = gate.judge(
             [_candidate(key, *pair) for (machine, key), pair in before.items() if machine == id],
-            runs.history.get(id, {}),
+            _before(runs.history.get(id, {}), sessions),
             tolerance=settings.tolerance,
             false_alarms=settings.false_alarms,
             estimated=is_estimated(id),
@@ -113,6 +115,12 @@ def _judged(shards: Sequence[SessionResult], runs: Runs) -> SessionResult:
         ),
     )
     return stages.with_effects(whole, stages.Recorded(keys=recorded | accepted, accepted=accepted))
+
+
+def _before(stored: Mapping[Key, Sequence[Record]], sessions: Collection[str]) -> dict[Key, list[Record]]:
+    """Return what was stored before these sessions: a baseline that they began is not what they were held to."""
+    known = {key: [record for record in records if record.session not in sessions] for key, records in stored.items()}
+    return {key: records for key, records in known.items() if records}
 
 
 def _of_counts(shards: Sequence[SessionResult]) -> SuiteVerdict:

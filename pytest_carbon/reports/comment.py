@@ -362,7 +362,8 @@ def _may_be_accepted(one: Finding) -> bool:
     if one.of == "work":
         return one.status in ("regression", "changed", "improvement")
     verdict = one.entry.verdict
-    return verdict is not None and (verdict.status in ("regression", "improvement") or verdict.machine_moved)
+    moved = verdict is not None and (verdict.machine_moved or verdict.suite_moved)
+    return moved or (verdict is not None and verdict.status in ("regression", "improvement"))
 
 
 # --- the runs --------------------------------------------------------------------------------------

@@ -136,6 +136,21 @@ def test_expected(): draw(3.0)
     assert {verdict.status for e in runs.entries() if (verdict := e.verdict)} >= {"over-budget", "new", "pass"}
 
 
+def test_a_suite_that_moved_is_accepted_from_all_its_shards(suite: Suite) -> None:
+    """Each begins a new baseline, with the verdict of the whole; one report alone has its own verdicts."""
+    draws(suite.pytester, dict.fromkeys(NAMES, 2.7))
+    runs, files = suite.shards(2)
+    statuses = {m["verdict"]["status"] for run in runs for t in run.report["tests"] for m in t["measurements"]}
+    assert "pass" not in statuses
+    ran = carbon("baseline", "accept", *files)
+    assert ran.ret == 0, ran.err
+    assert ran.text.count("(call): the whole suite's change accepted") == 10
+    assert suite.whole().ret == 0
+    again = carbon("baseline", "accept", *files)
+    assert (again.ret, "accepted" in again.text) == (0, False), again.out
+    assert "the whole suite is 35% up" in said(carbon("report", *files, BASELINES))  # than before they were accepted
+
+
 def test_a_regression_fails_the_merged_suite(suite: Suite) -> None:
     """Also with fewer than eight; and the page has the headline."""
     draws(suite.pytester, {**dict.fromkeys(NAMES, 2.0), "n3": 9.0})

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pytest_carbon.baselines import Store, open_store, refuse_unknown_branch
 from pytest_carbon.baselines.address import place
 from pytest_carbon.commands.console import OK, Commands, add_project, prepare, project
+from pytest_carbon.commands.shards import judged
 from pytest_carbon.plugin import record, record_work
 from pytest_carbon.records import SessionResult, Settings, UsageProblem
 from pytest_carbon.reports import jsonfile
 from pytest_carbon.reports.markdown import short
+from pytest_carbon.reports.merge import merge
 
 
 def add(commands: Commands) -> None:
@@ -26,10 +29,12 @@ def add(commands: Commands) -> None:
         epilog="Exit status: 0, also if nothing was left to do; 4 for a report or baselines that cannot be used.",
     )
     parser.add_argument(
-        "report",
+        "reports",
+        nargs="+",
         metavar="REPORT.json",
         type=Path,
-        help="the report of pytest --carbon (or --carbon-work) --carbon-json",
+        help="the report of pytest --carbon (or --carbon-work) --carbon-json; several that are the shards of a suite"
+        " are judged as one",
     )
     parser.add_argument(
         "--baseline",
@@ -51,7 +56,7 @@ def _run(given: argparse.Namespace) -> int:
     where: Path | str | None = None if given.baseline is None else place(given.baseline, Path())
     settings = Settings() if isinstance(where, Path) else project(given)
     where = settings.baseline if where is None else where
-    result = jsonfile.read(given.report)
+    results = [jsonfile.read(report) for report in given.reports]
     if given.baseline is None and isinstance(where, Path) and not where.exists():
         raise UsageProblem(
             f"there are no baselines in {where}: nothing was written. If they are elsewhere, write --baseline=DIR; if"
@@ -63,19 +68,34 @@ def _run(given: argparse.Namespace) -> int:
             " out, or give the URL of a database with --baseline."
         )
     if given.branch is not None:
-        result = replace(result, branch=given.branch)
-    else:
-        refuse_unknown_branch(where, result.branch, f"the report {given.report} has none", "--branch")
+        results = [replace(result, branch=given.branch) for result in results]
+    for result, report in zip(results, given.reports, strict=True):
+        refuse_unknown_branch(where, result.branch, f"the report {report} has none", "--branch")
+    if len(results) > 1:
+        own = results[0].branch
+        results = _judged(results, given.reports, open_store(where, branch=settings.branch, own=own))
+    for result, report in zip(results, given.reports, strict=True):
+        _accept(result, report, where, settings)
+    return OK
+
+
+def _judged(results: Sequence[SessionResult], reports: Sequence[Path], store: Store) -> list[SessionResult]:
+    """Judge those that are shards as one suite: what moved with the whole suite is seen there only."""
+    with store.snapshot():
+        history = {id: store.load(id) for id in store.machines()}
+    return [*judged(merge([*zip(map(str, reports), results, strict=True)], history)).runs]
+
+
+def _accept(result: SessionResult, report: Path, where: Path | str, settings: Settings) -> None:
     store = open_store(where, branch=settings.branch, own=result.branch)
-    _refuse_another_projects(result, store, where, given.report)
+    _refuse_another_projects(result, store, where, report)
     prepare(store)
-    for sentence in record.accept(result, store, given.report):
+    for sentence in record.accept(result, store, report):
         print(sentence)
     for sentence in record_work.accept(result, store):
         print(sentence)
     if not isinstance(where, Path) and result.branch not in (None, settings.branch):
         print(f"Only {result.branch} has that now; --branch={settings.branch} adds it to the baseline of all branches.")
-    return OK
 
 
 def _refuse_another_projects(result: SessionResult, store: Store, where: Path | str, report: Path) -> None:

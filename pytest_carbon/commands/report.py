@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pytest_carbon.baselines import address, open_store
-from pytest_carbon.commands import card
+from pytest_carbon.commands import card, shards
 from pytest_carbon.commands.console import (
-    OK,
     Commands,
     add_name,
     add_project,
@@ -21,7 +21,7 @@ from pytest_carbon.commands.console import (
 )
 from pytest_carbon.host import output
 from pytest_carbon.host.ci import ci_run
-from pytest_carbon.records import Key, Record, UsageProblem
+from pytest_carbon.records import Key, Record, SessionResult, UsageProblem
 from pytest_carbon.reports import comment, html, jsonfile, markdown, openmetrics
 from pytest_carbon.reports.merge import Runs, merge
 
@@ -34,7 +34,8 @@ def add(commands: Commands) -> None:
         help="show reports of --carbon-json to people, or pass their figures on",
         description="Write what one report of --carbon-json says, or several together: shards, machines.",
         epilog="Exit status: 0; 2 for a wrong command line; 4 for reports, baselines or files that cannot be used. The"
-        " verdicts do not change it: the run has failed already.",
+        " verdicts do not change it, for the run has failed already; but shards of --carbon-shard are judged as one"
+        " suite, by the baselines of --baselines: 1 if a verdict or one of their runs fails.",
     )
     parser.add_argument("reports", nargs="+", metavar="REPORT", help="a report of --carbon-json; several are merged")
     parser.add_argument(
@@ -52,16 +53,27 @@ def add(commands: Commands) -> None:
 def _run(given: argparse.Namespace) -> int:
     files = {flag: file for flag in _OUTPUTS if (file := getattr(given, _name(flag))) is not None}
     card.refuse(given, files)
-    if not files and given.model_card is None:
+    wants = files or given.model_card is not None
+    reports = [] if wants else _read(given)
+    if not wants and all(run.shard is None for _, run in reports):
         given.parser.error(f"nothing to write; give one of {', '.join((*_OUTPUTS, '--model-card'))}")
     refuse_outputs([(flag, file, _OUTPUTS[flag][0]) for flag, file in files.items()])
-    runs = merge([(place, jsonfile.read(Path(place).expanduser())) for place in given.reports], _history(given))
+    reports = reports or _read(given)
+    branch = next((run.branch for _, run in reports if run.shard is not None), None)
+    runs = shards.judged(merge(reports, _history(given, branch)))
     texts = {flag: _OUTPUTS[flag][1](runs, given) for flag in files}  # all of them, before the first is written
     change = None if given.model_card is None else card.change(runs, given)
     write_outputs([(flag, file, _OUTPUTS[flag][0], texts[flag]) for flag, file in files.items()])
     if change is not None:
         card.apply(change, write=given.write)
-    return OK
+    if runs.merged:
+        for sentence in shards.sentences(runs):
+            print(f"pytest-carbon: {sentence}", file=sys.stderr)
+    return shards.status(runs)
+
+
+def _read(given: argparse.Namespace) -> list[tuple[str, SessionResult]]:
+    return [(place, jsonfile.read(Path(place).expanduser())) for place in given.reports]
 
 
 def _name(flag: str) -> str:
@@ -103,8 +115,8 @@ def _path(file: str) -> Path:
     return Path(file).expanduser()
 
 
-def _history(given: argparse.Namespace) -> dict[str, dict[Key, list[Record]]]:
-    """Read every record of the baselines, by machine."""
+def _history(given: argparse.Namespace, branch: str | None) -> dict[str, dict[Key, list[Record]]]:
+    """Read every record of the baselines, by machine; what ``branch``, that of shards, has accepted counts, too."""
     if given.baselines is None:
         return {}
     place = address.place(given.baselines, Path.cwd())
@@ -113,7 +125,7 @@ def _history(given: argparse.Namespace) -> dict[str, dict[Key, list[Record]]]:
             f"--baselines={given.baselines}: there is no such directory. Give the directory of the baselines, or leave"
             " this out."
         )
-    store = open_store(place, branch=project(given).branch)
+    store = open_store(place, branch=project(given).branch, own=branch)
     with store.snapshot():
         return {id: {key: list(records) for key, records in store.load(id).items()} for id in store.machines()}
 

@@ -45,6 +45,7 @@ def judge(
     unread: int = 0,
     reference: Candidate | None = None,
     max_detectable: float = MAX_DETECTABLE,
+    shards: int = 1,
 ) -> tuple[dict[Key, Verdict], SuiteVerdict]:
     """Judge all measurements of this run on one machine, and the suite as a whole.
 
@@ -57,6 +58,7 @@ def judge(
         reference: the reference workload of the same sessions; its verdict is among those returned. Without it, its
             stored records do not count.
         max_detectable: a pass that could not have seen a change of this size is blind.
+        shards: of the suite, where this is one: each judges a median of its own, and they share α.
 
     Raises:
         BaselineError: a stored energy is not a positive number.
@@ -79,6 +81,7 @@ def judge(
         false_alarms,
         PRIOR_SPREAD_ESTIMATED if estimated else PRIOR_SPREAD,
         measurements=len(baselines) + unread,
+        shards=shards,
     )
     workload_j = workloads.by_session(reference, stored) if reference else {}
     beside = workloads.beside(candidates, compared, baselines, workload_j) if len(compared) < SUITE else {}

@@ -17,6 +17,8 @@ WARMER_C = 15.0
 PER_DEGREE = 0.0035
 """What a degree at the start adds to the energy: measured on one RTX 4090, 540 runs of fixed work over three days."""
 
+DIFFERENCES = frozenset({"other-card", "warmer", "colder", "factors"})
+"""Warnings that a comparison adds, of what differs from the baseline."""
 EXPLAINS_MORE_ONLY = frozenset({"shared-gpu", "shared-cpu", "traced"})
 """Warnings that can make a measurement dearer, never cheaper: a neighbour's energy, or a tracer's, is added."""
 EXPLAINS_BY_ERROR = frozenset({"few-rounds", "unsteady", "short", "few-edges", "unquiet"})

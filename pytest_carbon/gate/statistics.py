@@ -42,6 +42,8 @@ class Rule:
     """s0."""
     measurements: int
     """That share the false alarms."""
+    shards: int = 1
+    """Whose medians share those of the suite."""
 
 
 def compare(
@@ -78,7 +80,14 @@ def compare(
     if shares is not None:
         rate = rule.false_alarms / 2
         suite, beyond, days_left = _share(
-            points, held, shares, change, card, rate=rate, tolerance=rule.suite_tolerance, spread=rule.spread
+            points,
+            held,
+            shares,
+            change,
+            card,
+            rate=rate / rule.shards,
+            tolerance=rule.suite_tolerance,
+            spread=rule.spread,
         )
     sessions_left = _sessions_left(points, np.array([score.sessions for score in compared.values()]))
     own = variance + error2 + days_left + sessions_left

@@ -31,6 +31,9 @@ from pytest_carbon.text import change
 SUSPECT = 0.05
 """The p-value below which ``--carbon-confirm`` measures again."""
 
+ALSO = "; it is a regression, too: "
+"""What stands in the sentence of a budget before that of a regression."""
+
 
 def suspect(verdict: Verdict) -> bool:
     """Tell whether to measure again before the verdict counts.
@@ -213,7 +216,7 @@ def _decide(
 
     if candidate.over_budget is not None:
         if regression:
-            return "over-budget", f"{candidate.over_budget.rstrip('.')}; it is a regression, too: {regression}"
+            return "over-budget", f"{candidate.over_budget.rstrip('.')}{ALSO}{regression}"
         return "over-budget", candidate.over_budget
     if regression:
         return "regression", regression

@@ -58,6 +58,11 @@ def pytest_configure(config: pytest.Config) -> None:
     with patches.undone():
         settings = read_settings(config)
     useless = idle(config, settings)
+    if settings.shard is not None and (settings.enabled or settings.work):
+        with patches.undone():
+            from pytest_carbon.plugin import shards
+
+            shards.register(config, settings)
     if (settings.enabled or settings.work) and (flag := options.without_tests(config)) is not None:
         if config.option.verbose >= 0:
             config.pluginmanager.register(_Idle(f"nothing was measured: {flag} runs no test"))

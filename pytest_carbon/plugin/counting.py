@@ -15,7 +15,7 @@ from pytest_carbon.host.machine import describe
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import now_text, time
 from pytest_carbon.measure.protocol import Protocol
-from pytest_carbon.plugin import failures, missing, notes, record, refusal
+from pytest_carbon.plugin import failures, missing, notes, record, refusal, shards
 from pytest_carbon.plugin.carbons import Carbons, made_by, tasks_of
 from pytest_carbon.plugin.counter import NO_TORCH, Count, Counter
 from pytest_carbon.plugin.fixture import Carbon
@@ -107,7 +107,8 @@ class CountingSession:
             self._gate.read()
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
-        if not self._tests and not self._collected.concern(self._gate.kept.tests):
+        concerned = self._collected.concern(self._gate.kept.tests) or shards.others_measure(self._config)
+        if not self._tests and not concerned:
             return (yield)
         self._gate.git = record.state(self._settings, self._config.rootpath)
         self._interim.write(self._so_far)
@@ -200,7 +201,7 @@ class CountingSession:
         if not interrupted:
             (gone if settings.strict else lines).extend(missing.silent(ran, heard, result.unmeasured, settings))
         (lines if settings.gate == "warn" else self._problems).extend(gone)
-        if not self._collected.part:
+        if not self._collected.part and settings.shard is None:
             names = {(test.nodeid, one.name) for test in result.tests for one in test.counted}
             lines += notes.unmet(tuple(self._tests.values()), names)
         lines += notes.unchecked(ran, ("energy", "emissions"), "--carbon")
@@ -225,6 +226,7 @@ class CountingSession:
             branch=self._gate.git.branch,
             dirty=self._gate.git.dirty,
             settings=self._settings,
+            shard=shards.shard_of(self._config),
         )
 
     @pytest.hookimpl(tryfirst=True)

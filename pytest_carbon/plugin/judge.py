@@ -96,6 +96,7 @@ def judge(measured: Measured, settings: Settings, stored: Stored, sides: Sides |
             verdicts[id], suites[id] = sides.judge(candidates, **rule)
             continue
         workload = measured.references.get(id)
+        rule["shards"] = settings.shard[1] if settings.shard is not None else 1
         rule["reference"] = candidate(workload) if workload is not None else None
         records = stored.records(id)
         with collector_waits():

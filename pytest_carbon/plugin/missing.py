@@ -11,6 +11,7 @@ import pytest
 
 from pytest_carbon.gate.sides import Sides
 from pytest_carbon.host.stdlib import os
+from pytest_carbon.plugin import shards
 from pytest_carbon.plugin.ids import module_of, test_id
 from pytest_carbon.plugin.project import maintenance
 from pytest_carbon.plugin.waiting import Test, why_skipped
@@ -54,7 +55,7 @@ class Collected:
         self._running: Test | None = None
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        self.part = True
+        self.part = self.part or not all(shards.in_another(item) for item in items)
 
     def pytest_collectstart(self, collector: pytest.Collector) -> None:
         if isinstance(collector, pytest.File):

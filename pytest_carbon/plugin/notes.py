@@ -109,7 +109,9 @@ def finish(
     if exitstatus == 0 and (problems or stages.fails(result)):  # a test may end the run with status 0
         session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
     lines = (*result.notes, *problems)
-    result = replace(result, exit_status=int(exitstatus), duration_s=duration_s, notes=lines)
+    failed = bool(problems) or exitstatus > 1 or session.testsfailed > stages.failed_by_gate(result)
+    shard = result.shard and replace(result.shard, failed=failed)
+    result = replace(result, exit_status=int(exitstatus), duration_s=duration_s, notes=lines, shard=shard)
     report = result.settings.json and failures.from_here(session.config, result.settings.json)
     for trouble in outputs.write(result, stored or Stored(None, ()), report or ""):
         session.exitstatus = pytest.ExitCode.USAGE_ERROR  # an exception would suppress the summary

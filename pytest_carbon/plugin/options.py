@@ -203,6 +203,14 @@ OPTIONS = (
         "terminate a fresh process that completes no test for this long; its test fails (default: no limit)",
     ),
     Option(
+        "--carbon-shard INDEX/COUNT",
+        values.shard,
+        "divide the selected tests into COUNT shards of about equal measuring time, and run one of them, such as 3/8; "
+        "pytest-carbon report merges the reports of all, and judges them as one suite",
+        ini=False,
+        of="both",
+    ),
+    Option(
         "--carbon-reference",
         values.switch,
         "also measure a reference workload at the start and at the end: its change is attributed to the machine and "

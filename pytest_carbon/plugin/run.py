@@ -19,7 +19,7 @@ from pytest_carbon.host.machine import free_memory
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import now_text, os, time
 from pytest_carbon.measure import meters
-from pytest_carbon.plugin import failures, foreign, judge, missing, notes, record, refusal, stages, timelimits
+from pytest_carbon.plugin import failures, foreign, judge, missing, notes, record, refusal, shards, stages, timelimits
 from pytest_carbon.plugin.carbons import Carbons, carbon_of, made_by, tasks_of
 from pytest_carbon.plugin.counter import Count
 from pytest_carbon.plugin.fixture import Carbon
@@ -202,7 +202,7 @@ class CarbonSession:
         self._apart = False  # no test is to run in another process
         try:
             stored = {test for id in self._store.machines() for test, _ in self._store.keys(id)}
-            return self._collected.concern(stored)
+            return shards.others_measure(self._config) or self._collected.concern(stored)
         except CarbonError as error:
             raise refusal.refusal(str(error)) from None
 
@@ -432,7 +432,7 @@ class CarbonSession:
         elif (trouble := sides.trouble()) is not None and problem is None:
             gone.append(trouble)
         (lines if settings.gate == "warn" else self._problems).extend(gone)
-        if not self._collected.part:
+        if not self._collected.part and settings.shard is None:
             lines += notes.unmet(tuple(self._tests.values()), measured)
         lines += notes.unchecked(ran, ("flops", "bytes", "kernels"), "--carbon-work") if self._work is None else []
         lines += notes.unmatched(ran, result.tests)
@@ -490,6 +490,7 @@ class CarbonSession:
             labels=settings.labels,
             against=replace(sides.against, complete=sides.complete) if sides is not None else None,
             settings=settings,
+            shard=shards.shard_of(self._config),
         )
         return stages.with_verdicts(result, ran, judged)
 

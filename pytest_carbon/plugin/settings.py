@@ -176,6 +176,7 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
             ("confirm", "each side is already measured in fresh processes, --carbon-sessions of them"),
             ("reference", "both sides are measured in turns on one machine, so its drift is already subtracted"),
             ("work", "counted work is compared with baselines, not with another revision"),
+            ("shard", "the two revisions are judged in one run, and shards of it cannot be merged"),
         ):
             if (other := given.get(field)) and other.flag and other.value is not False:
                 yield f"{against.where}: {why}; leave {other.where} out"

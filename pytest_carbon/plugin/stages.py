@@ -180,6 +180,13 @@ def fails(result: SessionResult) -> bool:
     )
 
 
+def failed_by_gate(result: SessionResult) -> int:
+    """Count the reports of tests and suites that fail for their verdicts only."""
+    suites = [result.suite, *(suite for _, suite in result.others)]
+    flipped = [t for t in result.tests if t.outcome == "failed" and t.functional_outcome == "passed"]
+    return len(flipped) + sum(suite.effect == "fails" for suite in suites)
+
+
 def _suite(result: SessionResult, suite: SuiteVerdict, id: str, tests: Collection[TestResult]) -> SuiteVerdict:
     accepted = any(
         m.machine == id and verdict.suite_moved and verdict.effect == "accepted"

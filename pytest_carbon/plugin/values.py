@@ -113,6 +113,17 @@ def matching(pattern: str, allowed: str, change: Callable[[str], str] = str) -> 
 against = matching(r"[^-\s]\S*", "a branch, a tag or a commit, such as main, origin/main, v1.2 or HEAD~1")
 
 
+def shard(text: str, base: Path) -> tuple[int, int]:
+    """Read which shard of how many: ``3/8``."""
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text, re.ASCII)
+    index, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= index <= count:
+        raise ValueError(
+            "write which shard of how many, such as 3/8: two whole numbers, the first from 1 to the second"
+        )
+    return index, count
+
+
 def path(text: str, base: Path) -> Path:
     if text == "-":  # standard output of the commands
         raise ValueError("this is not the path of a file; write one, or /dev/stdout")

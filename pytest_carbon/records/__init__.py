@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pytest_carbon.records.errors import BaselineError as BaselineError
@@ -19,6 +18,8 @@ from pytest_carbon.records.errors import DeviceFault as DeviceFault
 from pytest_carbon.records.errors import MeasurementError as MeasurementError
 from pytest_carbon.records.errors import MeterError as MeterError
 from pytest_carbon.records.errors import UsageProblem as UsageProblem
+from pytest_carbon.records.settings import Settings as Settings
+from pytest_carbon.records.shard import Shard as Shard
 from pytest_carbon.records.tenants import Tenants
 from pytest_carbon.records.work import Work, WorkVerdict
 
@@ -438,59 +439,6 @@ class CarbonIntensity:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """The options of a run, after precedence and refusals; :mod:`pytest_carbon.plugin.options` explains each."""
-
-    enabled: bool = False
-    record: bool = False
-    accept: bool = False
-    gate: Literal["fail", "warn"] = "fail"
-    baseline: Path | str = field(default_factory=lambda: Path("carbon-baselines"))
-    """A directory, or the URL of a database."""
-    branch: str = "main"
-    """In a database: the branch whose baselines count."""
-    branch_given: str | None = None
-    """The same, if the command line names it: the branch of this checkout, too, where nothing else names that."""
-    labels: str | None = None
-    """``pool=a,team=nlp``, sorted."""
-    tolerance: float = 0.05
-    false_alarms: float = 0.01
-    meter: str = "auto"
-    gpus: str = "used"
-    domains: Literal["auto", "gpu", "measured", "total"] = "auto"
-    ignore: tuple[str, ...] | None = None
-    """Codes of warnings that only inform."""
-    country: str | None = None
-    region: str | None = None
-    cloud: str | None = None
-    intensity_g_per_kwh: float | None = None
-    pue: float = 1.0
-    warmup_s: float = 1.0
-    rounds: int = 5
-    min_time_s: float = 1.0
-    max_time_s: float = 10.0
-    precision: float = 0.01
-    max_detectable: float = 0.30
-    reference: bool = False
-    sessions: int = 1
-    """Fresh processes; 1: this process. With ``against``: pairs of fresh processes."""
-    against: str | None = None
-    confirm: int = 0
-    session_timeout_s: float | None = None
-    strict: bool = False
-    suite: Literal["small", "study"] | tuple[str, ...] = "small"
-    queries: int | None = None
-    work: bool = False
-    work_tolerance: float = 0.01
-    """Of FLOPs, bytes and decode steps."""
-    kernel_tolerance: float = 0.10
-    """Of kernels and host reads."""
-    json: Path | None = None
-    html: Path | None = None
-    summary: Literal["auto", "off"] = "auto"
-
-
-@dataclass(frozen=True, slots=True)
 class Against:
     """The revision that a run has compared the working tree with, and how."""
 
@@ -591,6 +539,7 @@ class SessionResult:
     labels: str | None = None
     against: Against | None = None
     settings: Settings = field(default_factory=Settings)
+    shard: Shard | None = None
     unmeasured: tuple[Unmeasured, ...] = ()
     incomplete: bool = False
     """Whether the run was ended before it had measured and judged everything."""

@@ -96,7 +96,8 @@ def _title(runs: Runs, found: Sequence[Finding]) -> str:
     failing = _failing(runs, found)
     statuses = sorted({run.exit_status for run in runs.runs if run.exit_status and id(run) not in failing})
     failed = [f"exit status {status}" for status in statuses]
-    texts = [plain("; ".join([*incomplete, *moved[:3], *said, *lost, *failed]), 300)]
+    merged = [runs.of_shards] if runs.of_shards else []
+    texts = [plain("; ".join([*merged, *incomplete, *moved[:3], *said, *lost, *failed]), 300)]
     if (largest := _largest(found)) is not None:
         estimated = ", estimated" if largest.estimated else ""
         texts.append(f"largest change {largest.change}{estimated}: {code(largest.entry.label, _SHOWN_TITLE)}")
@@ -383,7 +384,8 @@ def _may_be_accepted(one: Finding) -> bool:
     if one.of == "work":
         return one.status in ("regression", "changed", "improvement")
     verdict = one.entry.verdict
-    return verdict is not None and (verdict.status in ("regression", "improvement") or verdict.machine_moved)
+    moved = verdict is not None and (verdict.machine_moved or verdict.suite_moved)
+    return moved or (verdict is not None and verdict.status in ("regression", "improvement"))
 
 
 # --- the runs --------------------------------------------------------------------------------------

@@ -289,6 +289,7 @@ def _warning(code: str, text: str, disqualifies: bool) -> MeasurementWarning:
 
 
 _KEYS = {"intensity": "carbon", "others": "other_machines", "cost_energy_j": "cost_of_measuring"}
+_FIELDS = {key: field for field, key in _KEYS.items()}
 _RUN: Mapping[str, Any] = {
     **{name: hint for name, hint in get_type_hints(SessionResult).items() if name not in ("settings", "metered_s")},
     "created": scalar("a UTC time such as '2026-11-22T10:00:00Z'", is_time),
@@ -297,8 +298,8 @@ _RUN: Mapping[str, Any] = {
 """The fields of a run that a report has; some of them under other names."""
 
 
-def _run(*values: Any) -> SessionResult:
-    return SessionResult(**dict(zip(_RUN, values, strict=True)))
+def _run(**values: Any) -> SessionResult:
+    return SessionResult(**{_FIELDS.get(key, key): value for key, value in values.items()})
 
 
 def _domain_energy(name: str, kind: Kind, source: str, *figures: float) -> DomainEnergy:
@@ -374,6 +375,7 @@ for _record, _make, _hints in (
     ),
     (_Moved, lambda *both: both, {"module": str, "change": str}),
     (WorkVerdict, WorkVerdict, _fields_of(WorkVerdict, modules=tuple[_Moved, ...])),
-    (SessionResult, _run, {_KEYS.get(name, name): hint for name, hint in _RUN.items()}),
 ):
     _CODEC.readers[_record] = _CODEC.object(_hints, _make)
+_run_hints = {_KEYS.get(name, name): hint for name, hint in _RUN.items()}
+_CODEC.readers[SessionResult] = _CODEC.object(_run_hints, _run, named=True, optional=("shard",))

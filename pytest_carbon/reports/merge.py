@@ -18,8 +18,10 @@ from pytest_carbon.records import (
     label,
 )
 from pytest_carbon.records.work import WORK
+from pytest_carbon.reports import shards
 from pytest_carbon.reports.markdown import short
 from pytest_carbon.reports.tokens import Tokens, emissions_g_per_million_tokens, tokens_of
+from pytest_carbon.text import counted
 
 _GRAVEST = ("fails", "warns", "accepted", "none")
 
@@ -91,18 +93,36 @@ class Runs:
     """The file of each run's report, as the user named it; empty: the run wrote none."""
     history: Mapping[str, Mapping[Key, Sequence[Record]]] = field(default_factory=dict)
     """By machine: the records of each measurement in the baselines, all of them, the oldest first."""
+    merged: bool = False
+    """Whether the shards among them were judged as one suite."""
+
+    @property
+    def shards(self) -> list[SessionResult]:
+        """Return the runs that are shards of a suite."""
+        return [run for run in self.runs if run.shard is not None]
+
+    @property
+    def of_shards(self) -> str:
+        """Return ``8 shards, merged``, or ``shard 3 of 8`` of a run's own report; nothing without shards."""
+        shards = [run.shard for run in self.runs if run.shard is not None]
+        if not shards:
+            return ""
+        if len(shards) < shards[0].count:
+            return f"shard {shards[0].index} of {shards[0].count}"
+        how = "merged" if self.merged else "each judged by itself"
+        return f"{counted(len(shards), 'shard')}, {how}"
 
     def entries(self) -> Iterator[Entry]:
         """Yield what each test has, in the order of the runs and of their tests."""
         for run in self.runs:
             engine = engine_of(run)
             for test in run.tests:
-                counts = {counted.name: counted for counted in test.counted}
+                counts = {own.name: own for own in test.counted}
                 for measurement, verdict in test.measurements:
                     name = measurement.name
                     yield Entry(run, test, name, measurement, verdict, counts.pop(name, None), engine)
-                for name, counted in counts.items():
-                    yield Entry(run, test, name, None, None, counted, engine)
+                for name, own in counts.items():
+                    yield Entry(run, test, name, None, None, own, engine)
 
 
 def merge(
@@ -111,7 +131,7 @@ def merge(
 ) -> Runs:
     """Take the reports of several runs together, each with the file that it was read from.
 
-    Raises :class:`UsageProblem` for a run that is given twice.
+    Raises :class:`UsageProblem` for a run that is given twice, and for shards that are not one whole suite.
     """
     given: dict[str, str] = {}
     for place, run in reports:
@@ -121,4 +141,5 @@ def merge(
                 " once."
             )
         given[run.session] = place
+    shards.refuse_parts(reports)
     return Runs(tuple(run for _, run in reports), tuple(place for place, _ in reports), history or {})

@@ -134,7 +134,7 @@ def _compared(
     ]
     for keys, number, one, many, why in (
         (lost, len(lost), "is", "are", "no longer measured"),
-        (known or (), missing, "was", "were", "not run"),
+        (known or (), missing, "was", "were", "not run" if result.shard is None else "not run in this shard"),
     ):
         named = 0 < len(keys) <= _MOST_NAMES
         names = listing([row_label(key) for key in keys]) if named else f"{count(number)} with a baseline"

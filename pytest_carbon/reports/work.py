@@ -178,9 +178,10 @@ def _compared(
         if status in by_status
     ]
     lost = [one.key for one in result.unmeasured if one.machine.startswith(WORK)]
+    not_here = "not run" if result.shard is None else "not run in this shard"
     for keys, one, many in (
         (lost, "is no longer counted", "are no longer counted"),
-        ([key for key in not_run if key not in lost], "was not run", "were not run"),
+        ([key for key in not_run if key not in lost], f"was {not_here}", f"were {not_here}"),
     ):
         named = len(keys) <= _MOST_QUANTITIES
         names = listing([row_label(key) for key in keys]) if keys and named else f"{count(len(keys))} with a baseline"

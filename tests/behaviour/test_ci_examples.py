@@ -23,7 +23,7 @@ from pytest_carbon.reports import jsonfile
 from simulation import SimulatedGpu, SimulatedNvml
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-NAMES = ["work", "comment", "gpu", "nightly"]
+NAMES = ["work", "comment", "gpu", "nightly", "shards"]
 
 
 def jobs(name: str) -> dict[str, Any]:
@@ -45,6 +45,8 @@ def test_no_job_has_more_rights_than_it_needs(name: str) -> None:
         "against": {"contents": "read", "pull-requests": "write"},
         "record": {"contents": "read"},
         "propose": {"contents": "write", "pull-requests": "write"},
+        "shard": {"contents": "read"},
+        "suite": {"contents": "read"},
     }
     for job, content in jobs(name).items():
         assert content["permissions"] == allowed[job], job
@@ -70,7 +72,8 @@ def test_a_fork_never_reaches_the_machine_with_the_gpu() -> None:
         head["repo"]["full_name"] = REPOSITORY
         assert evaluate(job["if"], {"github": {"repository": REPOSITORY, "event": event}})
     assert True not in load("examples/ci/nightly.yml")[True]  # `on`
-    assert set(load("examples/ci/nightly.yml")[True]) == {"schedule", "workflow_dispatch"}
+    for name in ("nightly", "shards"):
+        assert set(load(f"examples/ci/{name}.yml")[True]) == {"schedule", "workflow_dispatch"}
 
 
 # --- what the steps find ---------------------------------------------------------------------------
@@ -118,14 +121,21 @@ def runner(tmp_path: Path, programs: Path, github: Github) -> Runner:
         return {"artifact-url": "https://github.example/artifact"}
 
     def download(job: Job, given: Mapping[str, str]) -> Mapping[str, str]:
-        place = artefacts / given["name"]
-        if not place.exists():
+        places = [*artefacts.glob(given.get("pattern") or given["name"])]
+        if not places:
             raise StepFailed
-        shutil.copytree(place, given["path"], dirs_exist_ok=True)
+        for place in places:  # with a pattern, merge-multiple is given
+            shutil.copytree(place, job.folder / given["path"], dirs_exist_ok=True)
         return {}
 
     def run(
-        name: str, job: str, folder: Path, event: Mapping[str, Any] | None = None, run_id: str = "42", **environ: str
+        name: str,
+        job: str,
+        folder: Path,
+        event: Mapping[str, Any] | None = None,
+        run_id: str = "42",
+        matrix: Mapping[str, Any] | None = None,
+        **environ: str,
     ) -> Job:
         temp = tmp_path / "temp"
         temp.mkdir(exist_ok=True)
@@ -154,7 +164,7 @@ def runner(tmp_path: Path, programs: Path, github: Github) -> Runner:
             "pytest-carbon/pytest-carbon": lambda job, given: job.act("action.yml", given),
         }
         found = {"token": TOKEN, "event": event or {}}
-        return Job(folder, variables, found, uses).run(jobs(name)[job])
+        return Job(folder, variables, found, uses).run(jobs(name)[job], matrix)
 
     return run
 
@@ -310,6 +320,34 @@ def test_recordings_are_one_pull_request_that_grows(runner: Runner, github: Gith
     assert len(github.pulls) == 2
     assert len(recorded()) == 3
     assert len(set(recorded())) == 3
+
+
+# --- shards ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_shards_are_judged_by_one_job(
+    runner: Runner, tmp_path: Path, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test that fails turns the last job red, and so does the report of a shard that is not there."""
+    files = {"tests/test_it.py": MEASURED, ".gitignore": ".venv\n__pycache__\n"}
+    folder = committed(tmp_path / "project", files)
+    (folder / "carbon-baselines").mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(Path(simulation.__file__).parents[1]))
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    with SimulatedNvml(tmp_path / "gpu", [SimulatedGpu(period_s=0.02)], library=nvml_library) as gpus:
+        for shard in jobs("shards")["shard"]["strategy"]["matrix"]["shard"]:
+            job = runner("shards", "shard", folder, matrix={"shard": shard}, **gpus.environ)
+            assert not job.failed, job.log
+    job = runner("shards", "suite", folder)
+    assert job.failed
+    assert "4 shards, merged: compared 0 of 0 measurements with a baseline" in job.log
+    assert "shard 4/4 ended with exit status 1, and no verdict is the reason" in job.log
+    assert "Carbon: 4 shards, merged; 1 new; exit status 1" in summary.read_text("utf-8")
+    shutil.rmtree(tmp_path / "artefacts/shard2")
+    shutil.rmtree(folder / "reports")
+    assert "1 shard of 4 is missing: 2/4" in runner("shards", "suite", folder).log
 
 
 # --- GitLab ----------------------------------------------------------------------------------------

@@ -140,9 +140,9 @@ class Job:
     def outcomes(self) -> dict[str, str]:
         return {step.name: step.outcome for step in self.done}
 
-    def run(self, job: Mapping[str, Any]) -> Job:
-        """Run a job of a workflow."""
-        context = {"github": self.github, "runner": {"temp": str(self.temp)}}
+    def run(self, job: Mapping[str, Any], matrix: Mapping[str, Any] | None = None) -> Job:
+        """Run a job of a workflow, the one of a matrix that has these values."""
+        context = {"github": self.github, "runner": {"temp": str(self.temp)}, "matrix": matrix or {}}
         steps = self._steps(job["steps"], context)
         self.outputs = {
             name: expand(text, {**context, "steps": steps}) for name, text in job.get("outputs", {}).items()

@@ -458,6 +458,15 @@ def test_a_suite_that_moved_is_one_failure() -> None:
     )
 
 
+def test_the_medians_of_shards_share_the_false_alarms_of_the_suite() -> None:
+    """What moves one suite of nine is too little for one of a hundred shards of nine; α of a test is the same."""
+    days = np.array([0.0, 0.02, -0.02, 0.01, -0.01])[:, None] + np.zeros((5, 9))
+    least = optimize.brentq(lambda up: (suite(days, [up] * 9)[1].status == "pass") - 0.5, 0.05, 0.5, xtol=1e-4)
+    (verdicts, alone), (others, shard) = (suite(days, [least + 0.001] * 9, shards=n) for n in (1, 100))
+    assert (alone.status, shard.status) == ("regression", "pass")
+    assert [v.detectable_change for v in verdicts] == [v.detectable_change for v in others]
+
+
 def test_a_suite_that_moved_is_no_failure_where_warnings_explain_it_or_markers_allow_it() -> None:
     """The sentence stays; of several measurements one without an excuse is enough to fail the suite."""
     stored = {key(i): daily([1.0] * 5, i=i) for i in range(9)}

@@ -97,6 +97,7 @@ FLAGS_ONLY: dict[str, tuple[str, str, object]] = {
     "carbon_json": ("out/report.json", "json", ROOT / "out/report.json"),
     "carbon_html": ("out/report.html", "html", ROOT / "out/report.html"),
     "carbon_against": ("origin/main", "against", "origin/main"),
+    "carbon_shard": ("3/8", "shard", (3, 8)),
 }
 COMPANIONS = {"carbon_region": ("carbon_country", "USA"), "carbon_branch": ("carbon_baseline", "sqlite:////x.db")}
 """What a key cannot be given without."""

@@ -136,6 +136,7 @@ def test_a_report_has_these_keys() -> None:
         "dirty": False,
         "labels": None,
         "against": None,
+        "shard": None,
         "machine": {
             "id": "1x-nvidia-h100-80gb-hbm3-700w-gpu",
             "gpus": [

@@ -57,6 +57,7 @@ class Head:
 def head(runs: Runs, rows: Sequence[Row], rankings: Sequence[Ranking]) -> Head:
     """Say what the runs came to."""
     tone, title = _title(runs, rows)
+    title = f"{runs.of_shards}: {title[0].lower()}{title[1:]}" if runs.of_shards else title
     tally = Counter(row.status for row in rows)
     dearer = [row for row in rows if row.effect in ("fails", "warns")]
     return Head(
@@ -162,7 +163,8 @@ def _median(runs: Runs, rows: Sequence[Row]) -> Iterator[Tile]:
         changes = [verdict.change for verdict in verdicts if verdict.change is not None]
         if not verdicts:
             continue
-        of_gate = of_machine[0].median_change if len(of_machine) == 1 else None
+        judged = [suite for suite in of_machine if suite.compared]  # of shards that are merged, one has the verdict
+        of_gate = judged[0].median_change if len(judged) == 1 else None
         middle = median(changes) if of_gate is None and changes else of_gate
         where = f" ({id})" if len(suites) > 1 else ""
         compared = max(sum(suite.compared for suite in of_machine), len(changes))

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pytest_carbon.gate.recordings import recording_numbers
+from pytest_carbon.gate.sentences import DIFFERENCES
 from pytest_carbon.gate.work import QUANTITIES
 from pytest_carbon.host.ci import CiRun
 from pytest_carbon.records import (
@@ -56,8 +57,6 @@ STATUSES: Mapping[str, str] = {
 """What a row's status may be, the gravest first, and what it means."""
 
 _WIDE = Page(1_000_000)
-_NEIGHBOURS = frozenset({"other-card", "warmer", "colder", "factors"})
-"""Codes of warnings that name a difference of the machine."""
 _MOST_MODULES = 12
 _LONGEST_ANCHOR = 2000
 _MOST_SHOWN = 400
@@ -249,7 +248,7 @@ def _of_work(counts: Counted, *, beside: bool) -> str:
 
 
 def _label(label: str, text: str) -> str:
-    codes = [code for code in _NEIGHBOURS if label == f"warning ({code})"]
+    codes = [code for code in DIFFERENCES if label == f"warning ({code})"]
     return "machine" if codes else label
 
 
@@ -260,7 +259,7 @@ def _first(measurement: Measurement, verdict: Verdict) -> Iterator[tuple[str, st
     if (how := origin(measurement)) in NOT_MEASURED:
         yield "energy", known_by(how)
     for warning in measurement.warnings:
-        if warning.code in _NEIGHBOURS and warning.code in INFORMS:
+        if warning.code in DIFFERENCES and warning.code in INFORMS:
             yield "machine", warning.text
 
 

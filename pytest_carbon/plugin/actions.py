@@ -15,7 +15,6 @@ from pytest_carbon.host.output import remedy
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin import failures
-from pytest_carbon.plugin.project import flags_of
 from pytest_carbon.records import SessionResult
 from pytest_carbon.reports import comment
 from pytest_carbon.reports.annotations import commands
@@ -44,12 +43,10 @@ def _summarise(config: pytest.Config, result: SessionResult) -> Iterator[str]:
     runs = Runs((result,), (report,))
     if path is None or all_pass(runs, findings(runs)):
         return
-    flags = failures.flags(config, settings, ["baseline"])
-    place = [word for word in flags if word.startswith("--carbon-baseline=")] + flags_of(config, command=True)
     try:
         most = job.room_in_summary(path)
         text = comment.markdown(
-            runs, name=NAME, ci_run=ci_run(os.environ), place=place, most=most, size=lambda text: len(text.encode())
+            runs, name=NAME, ci_run=ci_run(os.environ), most=most, size=lambda text: len(text.encode())
         )
         job.append_to_summary(path, text)
     except OSError as error:

@@ -15,7 +15,7 @@ from pytest_carbon.host.machine import describe
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import now_text, time
 from pytest_carbon.measure.protocol import Protocol
-from pytest_carbon.plugin import failures, missing, notes, record, refusal, shards
+from pytest_carbon.plugin import failures, missing, notes, project, record, refusal, shards
 from pytest_carbon.plugin.carbons import Carbons, made_by, tasks_of
 from pytest_carbon.plugin.counter import NO_TORCH, Count, Counter
 from pytest_carbon.plugin.fixture import Carbon
@@ -227,6 +227,7 @@ class CountingSession:
             dirty=self._gate.git.dirty,
             settings=self._settings,
             shard=shards.shard_of(self._config),
+            project=project.from_top(self._config, self._settings.baseline),
         )
 
     @pytest.hookimpl(tryfirst=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pytest_carbon.host.git import top_of
 from pytest_carbon.host.stdlib import os
 from pytest_carbon.plugin.options import OPTIONS
 from pytest_carbon.plugin.settings import read_settings
@@ -83,18 +84,29 @@ def _ours(words: Sequence[str], others: Sequence[str] = ()) -> Iterator[str]:
                 yield f"--override-ini={value}"
 
 
-def flags_of(config: pytest.Config, *, command: bool) -> list[str]:
+def flags_of(config: pytest.Config, *, command: bool, here: Path | None = None) -> list[str]:
     """List the options with which pytest finds the ini file and root dir of a run again, called where it was.
 
-    ``command``: with which a command does, which has no tests as arguments to find them from.
+    ``command``: with which a command does, which has no tests as arguments to find them from. ``here``: where they are
+    called, if not where the run was.
     """
-    here, root, ini = config.invocation_params.dir, config.rootpath, config.inipath
+    here, root, ini = here or config.invocation_params.dir, config.rootpath, config.inipath
     flags = []
     if config.option.inifilename or (command and ini is not None and not here.is_relative_to(ini.parent)):
         flags.append(f"--config-file={os.path.relpath(ini or config.option.inifilename, here)}")
     if config.option.rootdir or (command and ini is None and here != root):
         flags.append(f"--rootdir={os.path.relpath(root, here)}")
     return flags
+
+
+def from_top(config: pytest.Config, baseline: Path | str) -> tuple[str, ...]:
+    """List the options with which commands find a run's project and baselines from the top of the repository."""
+    top = top_of(config.rootpath)
+    flags = flags_of(config, command=True, here=top)
+    if config.option.carbon_baseline is not None:
+        place = os.path.relpath(baseline, top) if isinstance(baseline, Path) else baseline
+        flags.append(f"--carbon-baseline={place}")
+    return tuple(flags)
 
 
 def maintenance(config: pytest.Config, baseline: Path | str, command: str, *words: str) -> str:

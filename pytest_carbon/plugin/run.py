@@ -19,7 +19,19 @@ from pytest_carbon.host.machine import free_memory
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import now_text, os, time
 from pytest_carbon.measure import meters
-from pytest_carbon.plugin import failures, foreign, judge, missing, notes, record, refusal, shards, stages, timelimits
+from pytest_carbon.plugin import (
+    failures,
+    foreign,
+    judge,
+    missing,
+    notes,
+    project,
+    record,
+    refusal,
+    shards,
+    stages,
+    timelimits,
+)
 from pytest_carbon.plugin.carbons import Carbons, carbon_of, made_by, tasks_of
 from pytest_carbon.plugin.counter import Count
 from pytest_carbon.plugin.fixture import Carbon
@@ -491,6 +503,7 @@ class CarbonSession:
             against=replace(sides.against, complete=sides.complete) if sides is not None else None,
             settings=settings,
             shard=shards.shard_of(self._config),
+            project=project.from_top(self._config, settings.baseline),
         )
         return stages.with_verdicts(result, ran, judged)
 

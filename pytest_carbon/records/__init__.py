@@ -545,3 +545,5 @@ class SessionResult:
     """Whether the run was ended before it had measured and judged everything."""
     notes: tuple[str, ...] = ()
     """Sentences for the end of the run."""
+    project: tuple[str, ...] = ()
+    """The options with which commands find its ini file, root dir and baselines from the top of the repository."""

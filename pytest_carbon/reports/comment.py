@@ -356,7 +356,7 @@ def _what_to_do(runs: Runs, found: Sequence[Finding], ci_run: CiRun | None, plac
         own_of.setdefault(id(one.entry.run), []).append(one)
     for run, report in zip(runs.runs, runs.places, strict=True):
         if not run.incomplete and run.against is None and _acceptable(run, own_of.get(id(run), ())):
-            own = from_report(report or None, ci_run=ci_run, place=place)
+            own = from_report(report or None, ci_run=ci_run, place=place or run.project)
             commands += [command for command in own if command not in commands]
     if commands:
         first, rest = commands[:_MOST_PARTS], commands[_MOST_PARTS:]

@@ -378,4 +378,4 @@ for _record, _make, _hints in (
 ):
     _CODEC.readers[_record] = _CODEC.object(_hints, _make)
 _run_hints = {_KEYS.get(name, name): hint for name, hint in _RUN.items()}
-_CODEC.readers[SessionResult] = _CODEC.object(_run_hints, _run, named=True, optional=("shard",))
+_CODEC.readers[SessionResult] = _CODEC.object(_run_hints, _run, named=True, optional=("shard", "project"))

@@ -48,6 +48,13 @@ class Entry:
         return label(self.key)
 
     @property
+    def selection(self) -> str:
+        """Return what selects the test from the top of the repository."""
+        path, parts, rest = self.test.nodeid.partition("::")
+        file = self.test.file
+        return self.test.nodeid if file is None or f"/{file}"[-len(path) - 1 :] != f"/{path}" else file + parts + rest
+
+    @property
     def machine(self) -> str:
         """Return the id of the machine; of a count alone that of the run."""
         return self.run.machine.id if self.measurement is None else self.measurement.machine

@@ -137,6 +137,7 @@ def test_a_report_has_these_keys() -> None:
         "labels": None,
         "against": None,
         "shard": None,
+        "project": [],
         "machine": {
             "id": "1x-nvidia-h100-80gb-hbm3-700w-gpu",
             "gpus": [

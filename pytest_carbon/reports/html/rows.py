@@ -154,10 +154,16 @@ def rows(runs: Runs, *, ci_run: CiRun | None = None) -> list[Row]:
                 tolerance=run.settings.tolerance,
                 report=places.get(run.session),
                 ci_run=ci_run,
+                project=_of_commands(run),
                 width=_WIDE.width,
             )
         made.append(_row(entry, context, runs.history.get(machine, {}).get(entry.key, ()), numbers.get(machine)))
     return made
+
+
+def _of_commands(run: SessionResult) -> tuple[str, ...]:
+    """Return the options of a run's project without the baselines, which commands take from the arguments."""
+    return tuple(option for option in run.project if not option.startswith("--carbon-baseline="))
 
 
 def _machine(run: SessionResult, id: str) -> dict[str, Any]:
@@ -183,7 +189,8 @@ def _row(entry: Entry, shared: FailureContext, records: Sequence[Record], number
             work=None if counts is None or counts.verdict.effect != "none" else work.beside(counts),
             report=shared.report,
             ci_run=shared.ci_run,
-            arguments=(entry.test.nodeid,),
+            arguments=(*entry.run.project, entry.selection),
+            project=shared.project,
             width=shared.width,
         )
         reasons.append(failure.message(measured, verdict, context) if verdict.failed else verdict.reason)
@@ -198,7 +205,8 @@ def _row(entry: Entry, shared: FailureContext, records: Sequence[Record], number
             dirty=entry.run.dirty,
             report=shared.report,
             ci_run=shared.ci_run,
-            arguments=(entry.test.nodeid,),
+            arguments=(*entry.run.project, entry.selection),
+            project=shared.project,
             beside=measured is not None,
             width=shared.width,
         )
@@ -373,7 +381,15 @@ def suite_cards(runs: Runs, *, ci_run: CiRun | None = None) -> list[SuiteCard]:
             if reason is None:
                 continue
             context = FailureContext(
-                run, machine, suite, run.settings.tolerance, report=place, ci_run=ci_run, width=_WIDE.width
+                run,
+                machine,
+                suite,
+                run.settings.tolerance,
+                report=place,
+                ci_run=ci_run,
+                arguments=run.project,
+                project=_of_commands(run),
+                width=_WIDE.width,
             )
             facts = [
                 ("median change", change(suite.median_change)),

@@ -175,8 +175,8 @@ def test_named(x):
 # --- it cannot be written: refused before anything is measured ----------------------------------
 
 
-def refused(run_carbon: CarbonRunner, project: Path, says: str, *arguments: str) -> None:
-    run = run_carbon(*arguments, report=False)
+def refused(run_carbon: CarbonRunner, project: Path, says: str, *arguments: str, subprocess: bool = False) -> None:
+    run = run_carbon(*arguments, report=False, subprocess=subprocess)
     assert (run.ret, says in run.errors) == (4, True), run.errors
     assert run.errors.count("ERROR") == 1
     assert not (project / "ran").exists()
@@ -222,10 +222,10 @@ def test_two_outputs_to_one_file(run_carbon: CarbonRunner, project: Path, other:
 
 
 def test_an_option_with_a_file_of_each_kind(run_carbon: CarbonRunner, project: Path) -> None:
-    """As pytest-cov has: it would write over the page at the end."""
+    """As pytest-cov has: it would write over the page at the end. (A refused run leaves coverage on in its process.)"""
     arguments = ["-p", "pytest_cov.plugin", "--cov=.", "--cov-report=term", "--cov-report=xml:page.html"]
     says = "another option, cov_report, names this file, too; give each a file of its own"
-    refused(run_carbon, project, says, "--carbon-html=page.html", *arguments)
+    refused(run_carbon, project, says, "--carbon-html=page.html", *arguments, subprocess=True)
 
 
 def test_without_jinja2(run_carbon: CarbonRunner, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import compileall
 import gc
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,16 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a browser slow: the README's command does without one."""
+    """Mark slow what needs a browser, which the README's command does without, and what is ``slow_beyond``."""
+    seen: Counter[str] = Counter()
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
+        if (mark := item.get_closest_marker("slow_beyond")) is not None:
+            test = item.nodeid.partition("[")[0]
+            seen[test] += 1
+            if seen[test] > mark.args[0]:
+                item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -849,6 +849,7 @@ def leftovers() -> list[Path]:
     return [path for path in Path().rglob("*") if path.is_file() and path.suffix != ".jsonl"]
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 @pytest.mark.parametrize("first", [False, True], ids=["more", "the first"])
 def test_a_recording_killed_anywhere_leaves_whole_files(

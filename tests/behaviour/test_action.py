@@ -89,6 +89,7 @@ def project(run_carbon: CarbonRunner, pytester: pytest.Pytester, tmp_path: Path)
         yield Project(pytester.path, temp, github, {})
 
 
+@pytest.mark.slow
 def test_red_is_uploaded_and_said_before_it_fails(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exit status of pytest is the action's, at the very end; green again, the same comment says so."""
     monkeypatch.setenv("COST", "6")

@@ -107,6 +107,7 @@ def test_what_passes_writes_nothing(run_carbon: CarbonRunner, suite: Callable[..
     assert annotations(run.lines) == []
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("flags", "ini"),
     [
@@ -195,6 +196,7 @@ def test_where_another_plugin_annotates_it_alone_does(
     assert len(annotations(off.lines)) == 1
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     "kind",
     [
@@ -243,6 +245,7 @@ def test_a_summary_that_cannot_be_written(
         assert path.stat().st_size == 899 * 1024
 
 
+@pytest.mark.slow
 def test_a_summary_takes_what_room_is_left(run_carbon: CarbonRunner, suite: Callable[..., None], summary: Path) -> None:
     """900 KiB with what is there; cut at a row."""
     suite(60, cheap=65)
@@ -253,6 +256,7 @@ def test_a_summary_takes_what_room_is_left(run_carbon: CarbonRunner, suite: Call
     assert any(re.fullmatch(r"and \d+ more", cell) for cell in check(text.strip() + "\n").cells)
 
 
+@pytest.mark.slow
 def test_only_the_process_that_was_started_writes(
     run_carbon: CarbonRunner, suite: Callable[..., None], summary: Path
 ) -> None:
@@ -296,6 +300,7 @@ def test_strange_ids_are_text(
     assert sum("@everyone %3A%3Aerror%3A%3A" in line for line in lines) == 1
 
 
+@pytest.mark.slow
 def test_what_was_not_run_is_named(
     run_carbon: CarbonRunner, suite: Callable[..., None], summary: Path, pytester: pytest.Pytester
 ) -> None:

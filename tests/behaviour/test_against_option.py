@@ -183,6 +183,7 @@ def test_plain():
 """
 
 
+@pytest.mark.slow
 def test_every_kind_of_verdict(project: Project) -> None:
     """Of uncommitted changes; what is not there, or fails there, is new; the test's own change is said."""
     project.commit(test_it=SUITE.format(itself="1.0", name="old", plain="False"), model="COST = 2.0")

@@ -132,6 +132,7 @@ FAULTS: dict[str, tuple[Callable[[str], str], int, str]] = {
 }
 
 
+@pytest.mark.slow_beyond(4)
 @pytest.mark.parametrize(("change", "line", "text"), FAULTS.values(), ids=FAULTS.keys())
 def test_a_file_that_cannot_be_trusted(
     run_carbon: CarbonRunner, baseline: Path, change: Callable[[str], str], line: int, text: str

@@ -265,6 +265,7 @@ def test_nothing_of_the_project_is_run(cli: Cli, changed: Path, pytester: pytest
 # --- record-trace ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_recorded_trace_can_be_played(cli: Cli, pytester: pytest.Pytester) -> None:
     """Of the counter that was watched: its steps, its name, its power."""
     write_constant_trace(pytester.path / "real.jsonl", 100.0, 0.02)

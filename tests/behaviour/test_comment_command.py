@@ -163,6 +163,7 @@ def test_no_answer_is_a_warning(github: Github, monkeypatch: pytest.MonkeyPatch)
     assert comment(red()).ret == 0
 
 
+@pytest.mark.slow
 def test_ten_thousand_failures_fit(github: Github) -> None:
     """GitHub refuses 65,537 characters."""
     assert comment(red(*(f"tests/test_m.py::test_{'long_' * 20}{i}" for i in range(3000)))).out.startswith("Commented")

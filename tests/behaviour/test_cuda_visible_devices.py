@@ -50,6 +50,7 @@ NONE = {
 
 
 # test_devices.py reads every form without a GPU; measuring takes a second each.
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize(
     ("value", "indices"),
     [

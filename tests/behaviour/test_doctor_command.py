@@ -240,6 +240,7 @@ def test_a_trace_is_examined_as_a_counter_is(doctor: Doctor, pytester: pytest.Py
     assert [d for d, c in counters.items() if c["gated"]] == ["gpu:0"]
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

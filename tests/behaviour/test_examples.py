@@ -154,6 +154,7 @@ def copied(pytester: pytest.Pytester, name: str) -> tuple[Path, Path]:
     return pytester.path / "examples" / name, pytester.path / counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "example",
     [COUNTED[0], pytest.param(COUNTED[1], marks=pytest.mark.slow)],

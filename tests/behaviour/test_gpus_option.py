@@ -24,6 +24,7 @@ ALLOWED = "Allowed: used, visible, all, or indices and UUIDs (or their beginning
 THERE = ", ".join(f"{index} (NVIDIA H100 80GB HBM3, {uuid})" for index, uuid in enumerate(UUIDS))
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize(
     ("option", "indices"),
     [

@@ -228,6 +228,7 @@ def test_second():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number", slow_but(signal.SIGTERM, [signal.SIGTERM, signal.SIGINT]), ids=lambda number: number.name
 )
@@ -275,6 +276,7 @@ def test_a_run_that_is_killed_takes_its_fresh_process_along(
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """For a process that takes its time to end."""
     here = "Path(__file__).with_name"
@@ -288,6 +290,7 @@ def test_a_second_signal_does_not_wait(run_carbon: CarbonRunner, pytester: pytes
     assert process.returncode == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_while_waiting_for_quiet(run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path) -> None:
     """The watcher goes with the run, and what was measured before is shown."""
     pytester.makepyfile(
@@ -311,6 +314,7 @@ def test_second(carbon):
     assert not Path(f"/proc/{Path('watcher').read_text()}").exists()
 
 
+@pytest.mark.slow
 def test_a_timeouts_signal_leaves_the_next_measurement_right(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path
 ) -> None:

@@ -230,6 +230,7 @@ def _other_machine(report: Any) -> None:
     report["machine"]["id"] = "1x-another-gpu"
 
 
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -302,6 +302,7 @@ def test_a_meter_that_is_not_there(run_carbon: CarbonRunner, pytester: pytest.Py
 # --- meters that are read where the work runs ----------------------------------------------------------
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize(
     ("drawn", "reason"),
     [
@@ -478,6 +479,7 @@ def test_a_powercap_that_may_only_be_read(
     assert domain["mean_power_w"] == pytest.approx(50, rel=0.2)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("content", ["", "Permission denied", "-00000000000001\n"])
 def test_a_powercap_that_fails_in_the_middle(
     run_carbon: CarbonRunner,

@@ -45,6 +45,7 @@ def test_it(x):
 """
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("raw", [False, True], ids=["escaped by pytest", "as they are"])
 def test_the_whole_round(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, raw: bool

@@ -237,6 +237,7 @@ def test_measures(carbon):
 """
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("arguments", [(), ("--carbon-sessions=2",)], ids=["here", "fresh processes"])
 def test_a_test_that_measures_nothing_is_named(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, arguments: tuple[str, ...]

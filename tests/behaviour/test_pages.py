@@ -156,6 +156,7 @@ def test_baselines_in_postgresql(play: Play, postgres: PostgresServer) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

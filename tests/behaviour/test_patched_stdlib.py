@@ -55,6 +55,7 @@ def is_possible(run: Run, test: str) -> None:
     assert call["energy_j_per_call"] / call["duration_s_per_call"] > 0.5
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.parametrize(
     ("tool", "sessions"), crossed({*((tool, 1) for tool in FREEZE), ("freezegun", 2)}, tuple(FREEZE), (1, 2))
 )
@@ -70,6 +71,7 @@ def test_clocks_that_are_frozen_before_the_tests(
         assert abs(datetime.now(UTC) - datetime.fromisoformat(record["created"])) < timedelta(minutes=5)
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("tool", FREEZE)
 def test_clocks_that_are_frozen_in_a_test(run_carbon: CarbonRunner, pytester: pytest.Pytester, tool: str) -> None:
     """And left so."""

@@ -238,6 +238,7 @@ def test_what_the_tests_leave_behind_excuses_nothing(run_carbon: CarbonRunner, m
     assert run.ret == 1
 
 
+@pytest.mark.slow
 def test_a_trace_whose_power_rises(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, trace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +309,7 @@ def test_a_workload_that_fails_is_told_of(run_carbon: CarbonRunner, monkeypatch:
     assert run.report["references"][0]["failure"] == "it failed with IndexError: list index out of range"
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("torch", "why"),
     [

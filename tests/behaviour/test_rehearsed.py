@@ -158,6 +158,7 @@ def test_a_file_in_the_way_of_a_folder(run_carbon: CarbonRunner, project: Path, 
     refused(run_carbon, project, "Not a directory.")
 
 
+@pytest.mark.slow
 def test_a_link_in_the_way(run_carbon: CarbonRunner, project: Path) -> None:
     path = project / "carbon-baselines" / MACHINE / "deep"
     path.parent.mkdir(parents=True)
@@ -215,6 +216,7 @@ def test_a_role_without_a_right(run_carbon: CarbonRunner, project: Path, postgre
     refused(run_carbon, project, "permission denied for table", f"--carbon-baseline={less}")
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("place", ["sqlite", "new", "postgresql"])
 def test_an_id_that_no_database_can_store(
     run_carbon: CarbonRunner, recorded: Path, request: pytest.FixtureRequest, place: str
@@ -229,6 +231,7 @@ def test_an_id_that_no_database_can_store(
     assert run_carbon("--carbon-record").ret == 0
 
 
+@pytest.mark.slow
 def test_a_file_name_and_a_label_that_are_no_text(run_carbon: CarbonRunner, project: Path) -> None:
     """Bytes of a file's name that are not UTF-8 can be in a directory of baselines, and in no database."""
     quiet = ("-p", "no:cacheprovider")  # pytest's own cache fails with such a name

@@ -67,6 +67,7 @@ def test_skip(carbon): ...
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("all_plugins")
 def test_the_mean_of_the_sessions_is_the_figure(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """Each in a process of its own; what has failed or is skipped does not run again; a report reads back."""
@@ -125,6 +126,7 @@ def test_a_fresh_process_does_not_look_the_intensity_up(run_carbon: CarbonRunner
     assert carbon["intensity_g_per_kwh"] < 200
 
 
+@pytest.mark.slow
 def test_a_recording_is_one_recording(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """All sessions are recorded; the next run is compared with their mean, and is told that it is one recording."""
     pytester.makepyfile(test_it=SUITE)
@@ -143,6 +145,7 @@ def test_a_recording_is_one_recording(run_carbon: CarbonRunner, pytester: pytest
     assert verdict["change"] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_what_fails_in_one_session_fails(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """Whether it measures or not; its traceback is shown once, and it does not run again."""
     pytester.makepyfile(
@@ -171,6 +174,7 @@ def test_what_fails_in_one_session_fails(run_carbon: CarbonRunner, pytester: pyt
     assert {r["test"] for r in records(pytester.path)} == {"test_it.py::test_good"}
 
 
+@pytest.mark.slow
 def test_a_name_of_some_sessions_only_is_told(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """It is judged by the sessions that have it; that of all is not named."""
     pytester.makepyfile(
@@ -260,6 +264,7 @@ def test_x_stops(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     assert len(run.measurement("test_first")["sessions"]) == 2
 
 
+@pytest.mark.slow
 def test_the_parents_selection_holds(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """``-k``, ``-m``, node ids, ``--lf``, a conftest's plugins and order, and the ini file; the cache stays right."""
     pytester.makeini("[pytest]\nmarkers = slow\npythonpath = lib\nenv_of_mine = here\n")
@@ -343,6 +348,7 @@ DEATHS = {
 }
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(("how", "said"), DEATHS.values(), ids=DEATHS.keys())
 def test_a_process_that_dies_is_its_tests_error(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, how: str, said: str
@@ -420,6 +426,7 @@ def test_a_process_that_cannot_begin(run_carbon: CarbonRunner, pytester: pytest.
     assert "nearest" not in run.text
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_begin_in_time(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """No test is blamed for what came before the first."""
     pytester.makepyfile(
@@ -490,6 +497,7 @@ def test_prints_are_shown(run_carbon: CarbonRunner, pytester: pytest.Pytester) -
     assert "printed here" in run.text
 
 
+@pytest.mark.slow
 def test_prints_that_the_terminal_cannot_show(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,6 +128,7 @@ def test_all_shards_together_run_each_test_once(run_carbon: CarbonRunner) -> Non
     assert (shard["gate"], shard["strict"], shard["failed"]) == ("fail", False, False)
 
 
+@pytest.mark.slow_beyond(2)
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(
     ("options", "expected"),

@@ -69,6 +69,7 @@ def warned(run: Run, test: str = "::test_it") -> dict[str, Any]:
     return {w["code"]: w["disqualifies"] for w in measured["warnings"] if w["code"] in own}
 
 
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize(
     ("before", "begin", "end", "codes", "says"),
     [
@@ -295,6 +296,7 @@ HOSTS = (3_000_001, 3_000_002)
 """Ids of the host, which mean nothing inside."""
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("listed", "pipe", "codes"),
     [

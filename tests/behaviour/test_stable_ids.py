@@ -91,6 +91,7 @@ def test_a_checkout_by_another_name(
         assert "compared 2 of 2" in run.text
 
 
+@pytest.mark.slow
 def test_a_root_dir_that_shares_nothing_with_the_tests(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

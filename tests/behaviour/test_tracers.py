@@ -108,6 +108,7 @@ def test_trace_functions_are_paused_and_put_back(run_carbon: CarbonRunner, pytes
     assert each(run_carbon, pytester, PAUSED) == {what: [] for what in PAUSED}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("all_plugins")
 def test_coverage_is_paused_after_the_first_call(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """It has seen the lines, and what ran is as cheap as without it."""

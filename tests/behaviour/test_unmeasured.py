@@ -70,6 +70,7 @@ def recorded(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     assert run_carbon("--carbon-record").ret == 0
 
 
+@pytest.mark.slow_beyond(4)
 @pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize("change", AFTER)
 def test_what_a_test_no_longer_measures_is_named(
@@ -207,6 +208,7 @@ def test_a_module_that_is_no_longer_collected(run_carbon: CarbonRunner, pytester
     assert "--carbon-strict: test_it" not in run_carbon(STRICT, "--ignore=test_it.py").text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", slow_but("importlib", ["importlib", "prepend"]))
 def test_tests_outside_the_root_dir(run_carbon: CarbonRunner, pytester: pytest.Pytester, mode: str) -> None:
     """Their ids are dotted names: a module that skips itself, and one that is gone, are told all the same."""

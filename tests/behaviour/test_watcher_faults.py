@@ -116,6 +116,7 @@ def test_over_the_end(carbon):
     assert run.outcomes() == {"passed": 2}
 
 
+@pytest.mark.slow
 def test_stopped_for_good(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +149,7 @@ def test_after(carbon):
     assert not is_there(pid)
 
 
+@pytest.mark.slow
 def test_killed_between_two_tests(run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path) -> None:
     """A suite that ends all its children after each test has not lost a measurement: the watcher is replaced."""
     pytester.makepyfile(

@@ -76,6 +76,7 @@ def test_each_measurement_has_both(both: CarbonRunner, pytester: pytest.Pytester
     assert "not energy measured (engine cpu)" not in run.text
 
 
+@pytest.mark.slow
 def test_limits_of_both_are_checked(both: CarbonRunner, pytester: pytest.Pytester) -> None:
     """And with one of the two, the other's are named."""
     pytester.makepyfile(
@@ -100,6 +101,7 @@ def test_call():
     assert "--carbon-work" in run.text
 
 
+@pytest.mark.slow
 def test_what_is_measured_and_not_counted_is_an_error(both: CarbonRunner, pytester: pytest.Pytester) -> None:
     """Where the test does something else there; one that was skipped there is named."""
     pytester.makepyfile(
@@ -129,6 +131,7 @@ def test_asks(carbon):
     assert "--carbon-strict: not counted: test_it.py::test_asks · second: the test was skipped there" in run.text
 
 
+@pytest.mark.slow
 def test_a_count_that_fails_is_of_the_engine_of_the_others(both: CarbonRunner, pytester: pytest.Pytester) -> None:
     """So it is compared with its count before: it is an error, not a test that BASE does not have."""
     suite = """

@@ -49,6 +49,7 @@ def test_workers_are_refused(
     assert recorded(pytester.path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("all_plugins")
 def test_no_workers_are_no_workers(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """``-n 0`` and ``-p no:xdist`` are what an ini file's ``-n 2`` is undone with."""

@@ -582,6 +582,7 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(tmp_path: Path) -> None:
         assert seconds < 30, "the sentence waited for tries to be repeated"
 
 
+@pytest.mark.slow
 def test_without_leave_to_ask_the_hub_it_is_not_asked(hub: str, tmp_path: Path) -> None:
     """HF_HUB_OFFLINE is named, since it is what forbids it."""
     ((said, _),) = ask(

@@ -282,6 +282,7 @@ def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize(
     ("where", "why"),
     [

@@ -101,6 +101,7 @@ def counted(model: Any, call: Callable[[Any], Any]) -> Work:
     return counted.work
 
 
+@pytest.mark.slow_beyond(3)
 @pytest.mark.parametrize("name", [*CALLS, *(pytest.param(name, marks=slow) for name in SLOW)])
 def test_hollow_weights_count_as_real_ones_do(name: str) -> None:
     make, call = {**CALLS, **SLOW}[name]

@@ -73,6 +73,7 @@ def usual() -> str:
     return counts(None, 1, "random", "no_grad")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("capability", "threads", "seed", "mode"), [("default", 2, "7", "inference"), *MANY])
 def test_counts_are_the_same_on_every_cpu(usual: str, capability: str, threads: int, seed: str, mode: str) -> None:
     assert counts(capability, threads, seed, mode) == usual

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pytest_carbon.host.ci import CiRun
-from pytest_carbon.records import Key, SessionResult, Verdict, is_estimated, label
+from pytest_carbon.records import Key, SessionResult, Verdict, label
 from pytest_carbon.records.work import WORK
 from pytest_carbon.reports.advice import from_report
 from pytest_carbon.reports.failure import headline, verb_for
@@ -32,6 +32,7 @@ from pytest_carbon.reports.markdown import (
     table,
 )
 from pytest_carbon.reports.merge import Runs
+from pytest_carbon.tasks.figures import NOT_MEASURED
 from pytest_carbon.text import UNKNOWN, at_least, change, comparable, count, counted, known, listing, share
 
 _MOST_NAMES = 5
@@ -99,8 +100,8 @@ def _title(runs: Runs, found: Sequence[Finding]) -> str:
     merged = [runs.of_shards] if runs.of_shards else []
     texts = [plain("; ".join([*merged, *incomplete, *moved[:3], *said, *lost, *failed]), 300)]
     if (largest := _largest(found)) is not None:
-        estimated = ", estimated" if largest.estimated else ""
-        texts.append(f"largest change {largest.change}{estimated}: {code(largest.entry.label, _SHOWN_TITLE)}")
+        how = f", {largest.origin}" if largest.origin in NOT_MEASURED else ""
+        texts.append(f"largest change {largest.change}{how}: {code(largest.entry.label, _SHOWN_TITLE)}")
     return f"### {_sign_of_all(runs, found)} Carbon: {'; '.join(texts)}"
 
 
@@ -215,8 +216,9 @@ def _parts(found: Sequence[Finding]) -> Iterator[tuple[str, list[Finding]]]:
         groups.setdefault((one.of, where), []).append(one)
     for (of, where), own in groups.items():
         if of == "energy":
-            estimated = " (estimated, not measured)" if is_estimated(where) else ""
-            yield f"**Energy per call on {code(where)}{estimated}**", own
+            origins = {one.origin for one in own}
+            how = "; ".join(text for origin, text in NOT_MEASURED.items() if origin in origins)
+            yield f"**Energy per call on {code(where)}{f' ({how})' if how else ''}**", own
         else:
             yield f"**Work per call, counted with engine {code(where)}, not energy measured**", own
 

@@ -14,6 +14,7 @@ from pytest_carbon.reports.merge import Entry, Runs
 from pytest_carbon.reports.table import failing_status, status_of
 from pytest_carbon.reports.work import amount, beside, largest
 from pytest_carbon.reports.work import failing_status as failing_status_of_work
+from pytest_carbon.tasks.figures import Origin, origin
 from pytest_carbon.text import UNKNOWN, change, detectable_size
 
 _GRAVITY = ("error", "over-budget", "regression", "changed")
@@ -44,9 +45,10 @@ class Finding:
         return self.effect == "none" and self.status.partition(" ")[0] == "pass"
 
     @property
-    def estimated(self) -> bool:
+    def origin(self) -> Origin | None:
+        """Tell where the energy comes from; None of work."""
         measured = self.entry.measurement
-        return self.of == "energy" and measured is not None and measured.estimated
+        return origin(measured) if self.of == "energy" and measured is not None else None
 
     @property
     def order(self) -> tuple[int, int, float]:

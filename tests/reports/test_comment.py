@@ -13,8 +13,11 @@ from rendered import HOSTILE, check
 
 from pytest_carbon.host.ci import ci_run
 from pytest_carbon.records import (
+    REPLAYED,
     Against,
     Counted,
+    Domain,
+    DomainEnergy,
     Effect,
     Machine,
     MeasurementWarning,
@@ -213,6 +216,18 @@ def test_the_estimated_is_called_so() -> None:
     """In the title and above its table."""
     text = written(ran(measured("t.py::a", "regression", 0.31, figures={"machine": "a-cpu-estimated"})))
     assert "**Energy per call on `a-cpu-estimated` (estimated, not measured)**: 1 regression" in text
+
+
+def test_so_is_what_no_counter_of_a_device_has_read() -> None:
+    """A trace that is played, a simulated GPU."""
+    played = DomainEnergy(Domain("gpu:0", "measured", f"{REPLAYED}nvml total energy"), 1.0, 300.0, 70.0)
+    for figures, how in (
+        ({"domains": (played,)}, "replayed from a trace"),
+        ({"machine": "1x-simulated-gpu"}, "simulated"),
+    ):
+        text = written(ran(measured("t.py::a", "regression", 0.31, figures=figures)))
+        assert f" ({how}, not measured)**: 1 regression" in text
+        assert f"largest change +31.0%, {how.partition(' ')[0]}: `t.py::a`" in text
 
 
 def test_side_by_side_nothing_can_be_accepted() -> None:

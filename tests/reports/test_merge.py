@@ -81,3 +81,21 @@ def test_a_figure_of_any_size_is_passed_on(energy_j: float | None) -> None:
     (entry,) = merge([("r.json", builders.result(a_test("a", (odd, PASSES))))]).entries()
     assert entry.measurement == odd
     assert odd.relative_error is None
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "file", "selection"),
+    [
+        ("test_m.py::T::test_x[a::b]", "models/test_m.py", "models/test_m.py::T::test_x[a::b]"),
+        ("sub/test_m.py::test_x", "models/sub/test_m.py", "models/sub/test_m.py::test_x"),
+        ("test_m.py::test_x", "models/other_test_m.py", "test_m.py::test_x"),  # another file, whose name ends alike
+        ("test_m.py::test_x", "base.py", "test_m.py::test_x"),  # defined elsewhere
+        ("package.test_m::test_x", "package/test_m.py", "package.test_m::test_x"),
+        ("test_m.py::test_x", None, "test_m.py::test_x"),
+    ],
+)
+def test_a_test_is_selected_from_the_top_of_the_repository(nodeid: str, file: str | None, selection: str) -> None:
+    """Where its file is the one that its id names; otherwise by its id."""
+    test = TestResult(nodeid, "passed", ((builders.measurement(), PASSES),), file=file)
+    (entry,) = merge([("r.json", builders.result(test))]).entries()
+    assert entry.selection == selection

@@ -5,6 +5,10 @@ PYTEST_DONT_REWRITE (fresh processes import this before pytest does, which warns
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,3 +53,17 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+class Finder:
+    """Finds this package's modules as Python does; pytest's own finder, which rewrites asserts, loads them slowly."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name.startswith("pytest_carbon.") and not name.startswith("pytest_carbon.suite"):  # which holds tests
+            return PathFinder.find_spec(name, path, target)
+        return None
+
+
+if "_pytest.assertion.rewrite" in sys.modules:
+    sys.meta_path.insert(0, Finder)

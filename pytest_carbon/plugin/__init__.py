@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_carbon import Finder
 from pytest_carbon.host import stdlib  # noqa: F401 (before any test can patch what measuring needs)
 from pytest_carbon.plugin import options
 
@@ -82,6 +84,11 @@ def pytest_configure(config: pytest.Config) -> None:
         useless = f"nothing was measured: {useless}"
     if useless:
         config.pluginmanager.register(_Idle(useless))
+
+
+def pytest_unconfigure() -> None:
+    if Finder in sys.meta_path:  # a finder that stays makes Python's own end slower
+        sys.meta_path.remove(Finder)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import itertools
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -412,6 +411,8 @@ def refuse_lost_root(config: pytest.Config) -> None:
     pytest looks for its ini file before plugins register their flags, so it takes such a path for a place of tests. A
     path inside the current folder does no harm, unless test arguments lead to an ini file below that folder.
     """
+    import shlex
+
     option, current = config.option, config.invocation_params.dir
     if option.inifilename:
         return

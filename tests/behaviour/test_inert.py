@@ -232,3 +232,23 @@ def test_options_that_do_nothing(
     line = f"carbon: nothing was measured: {said} no effect without --carbon"
     assert [each for each in run.lines if "carbon" in each] == ([line] if said else [])
     assert run.result.stderr.str() == ""
+
+
+def test_its_modules_load_as_python_loads_them(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """Pytest loads a plugin's modules slowly, to rewrite asserts; the suite has some. The finder goes with the run."""
+    pytester.makepyfile("""
+import pytest_carbon.suite, pytest_carbon.text
+
+def test_it():
+    assert "Rewrit" not in type(pytest_carbon.text.__loader__).__name__
+    assert "Rewrit" in type(pytest_carbon.suite.__loader__).__name__
+""")
+    pytester.makeconftest("""
+import sys
+
+def pytest_configure(config):
+    config.add_cleanup(lambda: print("finders:", [one for one in sys.meta_path if "pytest_carbon" in repr(one)]))
+""")
+    result = run_carbon("-s", carbon=False)
+    assert result.outcomes() == {"passed": 1}
+    assert result.lines[-1] == "finders: []"

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Sequence
+from typing import IO
 
 from simulation import Control, attach
 
@@ -21,17 +22,19 @@ from simulation import Control, attach
 class Server:
     """Answers requests, ``tokens`` lines each, and holds GPU 0 at the power of as many as are in flight."""
 
-    def __init__(self, control: Control, watts: Sequence[float], tokens: int, token_s: float) -> None:
+    def __init__(self, control: Control, watts: Sequence[float], tokens: int, token_s: float, log: IO[str]) -> None:
         self._control = control
         self._watts = watts
         self._tokens = tokens
         self._token_s = token_s
+        self._log = log
         self._in_flight = 0
         self._answered = 0
 
-    def _now(self, in_flight: int) -> None:
-        self._in_flight = in_flight
-        self._control.set_power(0, self._watts[min(in_flight, len(self._watts) - 1)])
+    def _now(self, change: int) -> float:
+        """Begin or end a request; return the moment from which the new power holds."""
+        self._in_flight += change
+        return self._control.set_power(0, self._watts[min(self._in_flight, len(self._watts) - 1)])
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request; ``/fail/N`` with a status 500 from the N-th on, ``/die/N`` by the end of the process."""
@@ -48,7 +51,7 @@ class Server:
         token_s = float(number) if what == "slow" else self._token_s
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
         clock = asyncio.get_running_loop().time
-        self._now(self._in_flight + 1)
+        start_s = self._now(1)
         with contextlib.suppress(ConnectionError):
             due_s = clock()
             for token in range(self._tokens):
@@ -56,15 +59,16 @@ class Server:
                 await asyncio.sleep(due_s - clock())
                 writer.write(f"token {token}\n".encode())
                 await writer.drain()
-        self._now(self._in_flight - 1)
+        print(start_s, self._now(-1), file=self._log, flush=True)
         writer.close()
 
 
-async def serve(port: int, watts: Sequence[float], tokens: int, token_s: float, processes: bool) -> None:
+async def serve(port: int, watts: Sequence[float], tokens: int, token_s: float, processes: bool, log: IO[str]) -> None:
     control = attach()
     if processes:
         control.set_processes(0, [os.getpid()])
-    served = await asyncio.start_server(Server(control, watts, tokens, token_s).answer, "127.0.0.1", port, backlog=1024)
+    answer = Server(control, watts, tokens, token_s, log).answer
+    served = await asyncio.start_server(answer, "127.0.0.1", port, backlog=1024)
     print(served.sockets[0].getsockname()[1], flush=True)
     async with served:
         await served.serve_forever()
@@ -76,11 +80,12 @@ def main() -> None:
     parser.add_argument("--watts", default="70,300", help="of GPU 0 with 0, 1, … requests in flight")
     parser.add_argument("--tokens", type=int, default=10)
     parser.add_argument("--token-s", type=float, default=0.005)
+    parser.add_argument("--log", default=os.devnull, help="a file for the start and the end of each request")
     parser.add_argument("--processes", action="store_true", help="NVML lists this process on GPU 0")
     given = parser.parse_args()
     watts = [float(each) for each in given.watts.split(",")]
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(given.port, watts, given.tokens, given.token_s, given.processes))
+    with contextlib.suppress(KeyboardInterrupt), open(given.log, "w", encoding="utf-8") as log:
+        asyncio.run(serve(given.port, watts, given.tokens, given.token_s, given.processes, log))
 
 
 if __name__ == "__main__":

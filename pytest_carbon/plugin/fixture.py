@@ -222,7 +222,8 @@ class Carbon:
             send: does one request; sync or async, and may stream tokens: see "Served models" in the docs.
             concurrency: the number of requests in flight.
             name: the measurement's name in ``carbon[name]``, budgets and baselines.
-            server: a server that this run did not start: its process id, its Popen, or its address on this machine.
+            server: a server that this run did not start: its process id, its Popen, or its address on this machine;
+                by default the ``url`` of ``send``, if it has one.
             timeout: the most seconds for a request; one that takes longer fails.
             warmup: seconds of requests after the first one, before anything is measured.
             rounds: the steady stretch is divided into as many parts, at least.
@@ -242,7 +243,14 @@ class Carbon:
             if self._measurer is None:
                 return driving.once(send)
             with driving.slots(send, concurrency, timeout) as slots:
-                measured = driving.measured(self._measurer, name, slots, concurrency, protocol, server)
+                measured = driving.measured(
+                    self._measurer,
+                    name,
+                    slots,
+                    concurrency,
+                    protocol,
+                    getattr(send, "url", None) if server is None else server,
+                )
                 if self._listener is not None:
                     self._listener.check(name)
                 self._measurements[name] = measured

@@ -189,31 +189,25 @@ def _power(
 def power_between(edges: Sequence[Edge], start_s: float, end_s: float, *, part_time: bool) -> tuple[float, float]:
     """Return the mean power between two moments while work runs, and the half-width of its 95% interval.
 
-    The counter between two edges is taken to grow evenly.
+    The counter is taken to grow evenly between the two edges around the start. After the end the work may stop, so
+    from the last edge to the end the mean power counts.
     """
     inside = [e for e in edges if start_s <= e.time_s <= end_s]
     first, last = inside[0], inside[-1]
     before = next((e for e in reversed(edges) if e.time_s < start_s), first)
-    after = next((e for e in edges if e.time_s > end_s), last)
-    energy_j = _at(last, after, end_s, inside) - _at(before, first, start_s, inside)
-    duration_s = end_s - start_s
+    mean_w, duration_s = lines.mean_power_w(inside), end_s - start_s
+    before_w = lines.mean_power_w([before, first]) if before is not first else mean_w
+    start_j = first.energy_j - before_w * (first.time_s - start_s)
+    energy_j = last.energy_j + mean_w * (end_s - last.time_s) - start_j
     pairs = list(itertools.pairwise(inside))
     powers = [(b.energy_j - a.energy_j) / (b.time_s - a.time_s) for a, b in pairs]
     deviation_w = statistics.stdev(powers) if len(powers) > 1 else 0.0
     period_s = lines.period_s(inside) or 0.0
-    bracket_s = max(e.after_s - e.before_s for e in (before, first, last, after))
+    bracket_s = max(e.after_s - e.before_s for e in (before, first, last))
     power_w = energy_j / duration_s
     sampled_w = PHASED_SPREAD * deviation_w / math.sqrt(len(powers)) if part_time else 0.0
     ends_w = ENDS * (deviation_w * period_s + power_w * bracket_s) / duration_s
     return power_w, math.hypot(ends_w, sampled_w)
-
-
-def _at(before: Edge, after: Edge, time_s: float, inside: Sequence[Edge]) -> float:
-    """Return the joules at a moment between two edges; beside the outermost ones by the mean power."""
-    if before is after:
-        return before.energy_j + lines.mean_power_w(inside) * (time_s - before.time_s)
-    share = (time_s - before.time_s) / (after.time_s - before.time_s)
-    return before.energy_j + share * (after.energy_j - before.energy_j)
 
 
 def served(part: Stretch, duration_s: float, energy_j: float) -> Served:

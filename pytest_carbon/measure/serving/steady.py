@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -158,8 +157,11 @@ class Stretch:
 
     @property
     def request_s(self) -> float:
-        """Return the seconds for each request: the median over the rounds of time over requests."""
-        return statistics.median(self.rounds_s)
+        """Return the seconds for each request.
+
+        Not the median of the rounds, as of repeated calls: how long a server takes varies, and long requests cost.
+        """
+        return self.duration_s / self.worth(self.start_s, self.end_s)
 
     @property
     def rounds_s(self) -> list[float]:

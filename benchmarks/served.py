@@ -5,8 +5,8 @@
 Needs a C compiler; four minutes. Simulated: a library in the place of the NVIDIA driver's, read by the real ``pynvml``.
 The server is another process, which streams its answers over real HTTP on the loopback, and commands a power for each
 number of requests in flight. ``carbon.drive`` keeps 1, 8 and 32 in flight. The truth is the server's own account: the
-energy commanded from the first moment with all slots taken to the last one, over the requests that it answered in that
-time (one that ran for a part of the time counts as that part).
+energy commanded in as many seconds as the steady stretch has, up to the last moment with all slots taken, over the
+requests that it answered in that time (one that ran for a part of the time counts as that part).
 
 Beside it the plain mean of all requests, ramps included, as the two quiet lines give it.
 
@@ -33,6 +33,8 @@ from simulation import SimulatedGpu, SimulatedNvml
 
 CONCURRENCIES = (1, 8, 32)
 BAR = 0.02
+IDLE_S = 0.3
+"""No request for as long: the wait for quiet before the load."""
 TOKENS, TOKEN_S = 10, 0.02
 PERIODS_S = (0.02, 0.1)
 """Of the counter: an RTX 4090's, and that of an A100 or H100."""
@@ -61,25 +63,23 @@ class Answered(NamedTuple):
     end_s: float
 
 
-class Truth(NamedTuple):
-    j_per_request: float
-    steady_s: float
-
-
-def truth(requests: Sequence[Answered], concurrency: int) -> Truth:
-    """What a request of the last load took while all slots were taken, by the server's account."""
+def truth_j(requests: Sequence[Answered], concurrency: int, steady_s: float) -> float:
+    """What a request took in the last ``steady_s`` of the last load with all slots taken, by the server's account."""
     requests = sorted(requests)
-    gaps = [b.start_s - max(r.end_s for r in requests[: k + 1]) for k, b in enumerate(requests[1:])]
-    last = max((k + 1 for k, gap in enumerate(gaps) if gap > 0.3), default=0)
+    until_s = list(itertools.accumulate((r.end_s for r in requests), max))
+    last = max((k for k in range(1, len(requests)) if requests[k].start_s - until_s[k - 1] > IDLE_S), default=0)
     load = requests[last:]
     changes = sorted([(r.start_s, 1) for r in load] + [(r.end_s, -1) for r in load])
     in_flight = list(itertools.accumulate(change for _, change in changes))
-    full = [k for k, count in enumerate(in_flight) if count == concurrency]
-    first, final = full[0], full[-1] + 1
-    parts = [(changes[k + 1][0] - changes[k][0], WATTS[in_flight[k]]) for k in range(first, final)]
-    start_s, end_s = changes[first][0], changes[final][0]
-    worth = math.fsum(max(0.0, min(r.end_s, end_s) - max(r.start_s, start_s)) / (r.end_s - r.start_s) for r in load)
-    return Truth(math.fsum(s * w for s, w in parts) / worth, end_s - start_s)
+    end_s = max(changes[k + 1][0] for k, count in enumerate(in_flight[:-1]) if count == concurrency)
+    start_s = end_s - steady_s
+
+    def within_s(begins_s: float, ends_s: float) -> float:
+        return max(0.0, min(ends_s, end_s) - max(begins_s, start_s))
+
+    spans = zip(itertools.pairwise(time_s for time_s, _ in changes), in_flight, strict=False)
+    joules = math.fsum(within_s(*times_s) * WATTS[count] for times_s, count in spans)
+    return joules / math.fsum(within_s(*r) / (r.end_s - r.start_s) for r in load)
 
 
 def measure(folder: Path, environ: dict[str, str], concurrency: int) -> dict[str, Any]:
@@ -108,16 +108,17 @@ def measure(folder: Path, environ: dict[str, str], concurrency: int) -> dict[str
             server.kill()
     (test,) = json.loads(report.read_text("utf-8"))["tests"]
     (measured,) = test["measurements"]
-    known = truth([Answered(*map(float, line.split())) for line in log.read_text("utf-8").splitlines()], concurrency)
+    answered = [Answered(*map(float, line.split())) for line in log.read_text("utf-8").splitlines()]
+    known_j = truth_j(answered, concurrency, measured["served"]["steady_s"])
     judged_j, mean_j = measured["energy_j_per_call"], measured["energy_j_per_call_mean"]
     return {
         "concurrency": concurrency,
         "requests": measured["served"]["requests"],
         "steady_s": measured["served"]["steady_s"],
-        "true_j_per_request": known.j_per_request,
-        "error": judged_j / known.j_per_request - 1,
+        "true_j_per_request": known_j,
+        "error": judged_j / known_j - 1,
         "stated_error": measured["energy_j_per_call_error"] / judged_j,
-        "error_of_mean_of_all": mean_j / known.j_per_request - 1,
+        "error_of_mean_of_all": mean_j / known_j - 1,
         "warnings": [w["code"] for w in measured["warnings"] if w["disqualifies"]],
     }
 

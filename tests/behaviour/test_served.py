@@ -12,10 +12,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import reportschema
 from conftest import CarbonRunner, Run
+from extras import library
 from faults import STEPPED, records, simulated_gpus
+
+from simulation import SimulatedGpu
 
 WATTS = {0: 70, 1: 130, 2: 180, 4: 250}
 BY_FLIGHT = "70,130,180,220,250"
@@ -143,11 +148,9 @@ def test_a_server_that_somebody_else_started(
     assert ("shared-gpu" in codes) == (says is not None)
 
 
-def _in_another_family(pytester: pytest.Pytester, environ: dict[str, str]) -> dict[str, object]:
+def _in_another_family(pytester: pytest.Pytester, environ: dict[str, str], *more: str) -> dict[str, Any]:
     """Run the test beside the server, not above it."""
-    import reportschema
-
-    options = ["-p", "battery", "--carbon", *STEPPED, "--carbon-max-time=3", "--carbon-intensity=475"]
+    options = ["--carbon", *STEPPED, "--carbon-max-time=3", "--carbon-intensity=475", *more]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "--carbon-json=report.json"],
         cwd=pytester.path,
@@ -157,7 +160,7 @@ def _in_another_family(pytester: pytest.Pytester, environ: dict[str, str]) -> di
         timeout=100,
     )
     assert result.returncode == 0, result.stdout
-    read: dict[str, object] = reportschema.read(pytester.path / "report.json")
+    read: dict[str, Any] = reportschema.read(pytester.path / "report.json")
     return read
 
 
@@ -260,3 +263,77 @@ def test_it(carbon):
     assert sent == [1]
 """)
     assert run_carbon(carbon=False).outcomes() == {"passed": 1}
+
+
+@pytest.mark.slow
+def test_the_gpu_that_the_server_uses_is_measured(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path
+) -> None:
+    """With ``--carbon-gpus=used``, the default; not the others that this run could see."""
+    with (
+        simulated_gpus(pytester.path, nvml_library, [SimulatedGpu(period_s=0.02), SimulatedGpu(period_s=0.02)]) as sim,
+        a_server("--processes") as (server, port),
+    ):
+        body = f"def test_it(carbon):\n    carbon.drive(lambda: ask({port}), concurrency=2, server={server.pid})\n"
+        pytester.makepyfile(test_it=CLIENT + body)
+        report = _in_another_family(pytester, sim.environ)
+    (measured,) = report["tests"][0]["measurements"]
+    assert measured["gated"] == ["gpu:0"]
+
+
+BUSY = """
+import http.server, time
+
+class Busy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        until_s = time.thread_time() + 0.02
+        while time.thread_time() < until_s:
+            pass
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Busy)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.mark.slow
+def test_where_energy_is_estimated_the_servers_seconds_count(pytester: pytest.Pytester) -> None:
+    """Those of a server that somebody else started, from the moment on that it is named."""
+    pytester.makepyfile(
+        test_it="""
+import urllib.request
+
+def test_it(carbon):
+    def ask():
+        with urllib.request.urlopen(URL) as answer:
+            answer.read()
+    carbon.drive(ask, concurrency=1, server=URL)
+"""
+    )
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+            test = pytester.path / "test_it.py"
+            test.write_text(f"URL = {url!r}\n{test.read_text('utf-8')}", "utf-8")
+            (measured,) = _in_another_family(pytester, {}, "--carbon-meter=estimate")["tests"][0]["measurements"]
+        finally:
+            server.kill()
+    factors = measured["factors"]
+    spent_s = measured["energy_j_per_call"] / (factors["cpu_w"] + factors["dram_w"])
+    assert 0.02 < spent_s < 0.04  # the client's own besides
+    assert "elsewhere" not in [w["code"] for w in measured["warnings"]]
+
+
+def test_counted_work_skips_it(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """The work of another process is not seen."""
+    library("torch")
+    pytester.makepyfile("def test_it(carbon):\n    carbon.drive(lambda: None, concurrency=1)\n")
+    run = run_carbon("--carbon-work", "-rs", carbon=False)
+    assert run.outcomes() == {"skipped": 1}
+    assert "carbon.drive() needs the energy of a server" in run.text

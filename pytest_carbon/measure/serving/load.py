@@ -40,7 +40,7 @@ class Warming:
 
 
 class Slots:
-    """So many requests in flight, each begun by ``send``, which is sync or async, and may stream tokens.
+    """A fixed number of requests in flight, begun by ``send``, which is sync or async, and may stream tokens.
 
     Use it as a context: it has an event loop. The first request is sent alone, and tells which kind ``send`` is.
     """

@@ -27,7 +27,7 @@ class Request:
         """Take a part of the answer; return whether it is the first that holds tokens.
 
         An account of tokens (OpenAI's ``usage``) is no token, and neither is an empty text or None. A whole number
-        stands for so many tokens, anything else for one.
+        is that number of tokens, anything else is one.
         """
         choices = _part(chunk, "choices")
         if self.account(chunk) and choices is None:

@@ -40,7 +40,7 @@ PERIODS_S = (0.02, 0.1)
 """Of the counter: an RTX 4090's, and that of an A100 or H100."""
 IDLE_W = 57.0
 WATTS = [IDLE_W, *(120 + 480 * (1 - math.exp(-n / 12)) for n in range(1, 65))]
-"""With so many requests in flight: a batch is cheaper than its requests one by one."""
+"""By the requests in flight: a batch is cheaper than its requests one by one."""
 CALIBRATION = (
     '{"format": "pytest-carbon-calibration/1", "settle_s": 0.03, "part_time_sampling": false, "created": null}'
 )

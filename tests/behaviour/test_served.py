@@ -130,7 +130,7 @@ def test_it(carbon, port):
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        pytest.param("server=PID", None, id="its process"),
+        pytest.param("server=PID", None, id="its process", marks=pytest.mark.slow),
         pytest.param("server=f'http://localhost:{PORT}/v1'", None, id="its address", marks=pytest.mark.slow),
         pytest.param("", "1 other process had work on gpu:0", id="not named: a stranger", marks=pytest.mark.slow),
     ],
@@ -167,7 +167,7 @@ def _in_another_family(pytester: pytest.Pytester, environ: dict[str, str], *more
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        pytest.param("/fail/30", "the first failure: RuntimeError: HTTP 500", id="500"),
+        pytest.param("/fail/30", "the first failure: RuntimeError: HTTP 500", id="500", marks=pytest.mark.slow),
         pytest.param("/die/30", "ended: ", id="dies in the middle"),
         pytest.param("/slow/9", "a request was not answered in full within 0.5 s (timeout=)", id="hangs"),
     ],
@@ -190,6 +190,7 @@ def test_it(carbon, port):
     assert records(pytester.path) == []
 
 
+@pytest.mark.slow
 def test_a_server_that_is_never_steady(run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path) -> None:
     """Each answer takes longer than the one before: the figure carries a warning that says so."""
     body = """
@@ -208,6 +209,46 @@ def test_it(carbon, port):
     assert warning["disqualifies"]
     assert "the server was never steady within 4 s: the time for a request" in warning["text"]
     assert records(pytester.path) == []
+
+
+def test_a_counter_that_is_read_where_the_requests_are_sent(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester
+) -> None:
+    """Its energy is read at the ends of the rounds; each request counts once."""
+    pytester.makepyfile("""
+import time
+from battery import draw
+
+def test_it(carbon):
+    def send():
+        time.sleep(0.005)
+        return {"usage": {"completion_tokens": draw(4)}}
+    carbon.drive(send, concurrency=1)
+    assert carbon["call"].served.energy_j_per_token == pytest.approx(1.0)
+
+import pytest
+""")
+    run = run_carbon("--carbon-sessions=2")
+    assert run.outcomes() == {"passed": 1}
+    measured = run.measurement("test_it")
+    assert measured["energy_j_per_call"] == pytest.approx(4.0)
+    assert measured["served"]["requests"] == sum(r["calls"] for r in measured["rounds"])
+    assert measured["served"]["first_token_s"] is None
+
+
+def test_nobody_answers(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
+    """The first request fails already."""
+    pytester.makepyfile(f"""
+import urllib.request
+
+def test_it(carbon):
+    carbon.drive(lambda: urllib.request.urlopen("http://127.0.0.1:{free_port()}"), concurrency=4)
+""")
+    run = run_carbon()
+    assert run.ret == 1
+    failure = run.measurement("test_it")["failure"]
+    assert failure.startswith("1 of 1 request failed in the warm-up; the first failure: URLError")
+    assert "Connection refused" in failure
 
 
 def free_port() -> int:

@@ -1,8 +1,8 @@
 """Find the stretch in which a server under a constant load is steady (pure).
 
 As in the ML.ENERGY benchmark, the stretch begins once as many requests as are in flight have sent their first token, so
-that all slots are taken, and ends before the first slot stays empty. It is divided at every so many completed requests:
-that many are one generation.
+that all slots are taken, and ends before the first slot stays empty. It is divided each time as many requests have
+ended: they are one generation.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 Needs a C compiler; four minutes. Simulated: a library in the place of the NVIDIA driver's, read by the real ``pynvml``.
 The server is another process, which streams its answers over real HTTP on the loopback, and commands a power for each
 number of requests in flight. ``carbon.drive`` keeps 1, 8 and 32 in flight. The truth is the server's own account: the
-energy commanded in as many seconds as the steady stretch has, up to the last moment with all slots taken, over the
-requests that it answered in that time (one that ran for a part of the time counts as that part).
+energy commanded in as many seconds as the steady stretch has, up to the start of the last request, over the requests
+that it answered in that time (one that ran for a part of the time counts as that part).
 
 Beside it the plain mean of all requests, ramps included, as the two quiet lines give it.
 
@@ -63,7 +63,7 @@ class Answered(NamedTuple):
     end_s: float
 
 
-def truth_j(requests: Sequence[Answered], concurrency: int, steady_s: float) -> float:
+def truth_j(requests: Sequence[Answered], steady_s: float) -> float:
     """What a request took in the last ``steady_s`` of the last load with all slots taken, by the server's account."""
     requests = sorted(requests)
     until_s = list(itertools.accumulate((r.end_s for r in requests), max))
@@ -71,7 +71,7 @@ def truth_j(requests: Sequence[Answered], concurrency: int, steady_s: float) -> 
     load = requests[last:]
     changes = sorted([(r.start_s, 1) for r in load] + [(r.end_s, -1) for r in load])
     in_flight = list(itertools.accumulate(change for _, change in changes))
-    end_s = max(changes[k + 1][0] for k, count in enumerate(in_flight[:-1]) if count == concurrency)
+    end_s = max(r.start_s for r in load)  # then no slot is taken again
     start_s = end_s - steady_s
 
     def within_s(begins_s: float, ends_s: float) -> float:
@@ -109,7 +109,7 @@ def measure(folder: Path, environ: dict[str, str], concurrency: int) -> dict[str
     (test,) = json.loads(report.read_text("utf-8"))["tests"]
     (measured,) = test["measurements"]
     answered = [Answered(*map(float, line.split())) for line in log.read_text("utf-8").splitlines()]
-    known_j = truth_j(answered, concurrency, measured["served"]["steady_s"])
+    known_j = truth_j(answered, measured["served"]["steady_s"])
     judged_j, mean_j = measured["energy_j_per_call"], measured["energy_j_per_call_mean"]
     return {
         "concurrency": concurrency,

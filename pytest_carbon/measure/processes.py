@@ -80,7 +80,7 @@ def _families(tops: Collection[int], proc: str = "/proc", *, itself: bool = True
 
 def childless() -> bool:
     """Return whether this process has no child and adopted none, without reading all processes."""
-    if _adopted or not hasattr(os, "waitid"):
+    if not hasattr(os, "waitid") or any(runs(pid) for pid in _adopted):
         return False
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

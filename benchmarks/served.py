@@ -5,8 +5,8 @@
 Needs a C compiler; four minutes. Simulated: a library in the place of the NVIDIA driver's, read by the real ``pynvml``.
 The server is another process, which streams its answers over real HTTP on the loopback, and commands a power for each
 number of requests in flight. ``carbon.drive`` keeps 1, 8 and 32 in flight. The truth is the server's own account: the
-energy commanded in as many seconds as the steady stretch has, up to the start of the last request, over the requests
-that it answered in that time (one that ran for a part of the time counts as that part).
+energy commanded in as many seconds as the steady stretch has, up to the first end after the last start, over the
+requests that it answered in that time (one that ran for a part of the time counts as that part).
 
 Beside it the plain mean of all requests, ramps included, as the two quiet lines give it.
 
@@ -24,7 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +71,8 @@ def truth_j(requests: Sequence[Answered], steady_s: float) -> float:
     load = requests[last:]
     changes = sorted([(r.start_s, 1) for r in load] + [(r.end_s, -1) for r in load])
     in_flight = list(itertools.accumulate(change for _, change in changes))
-    end_s = max(r.start_s for r in load)  # then no slot is taken again
+    last_s = max(r.start_s for r in load)
+    end_s = min(r.end_s for r in load if r.end_s > last_s)  # then no slot is taken again
     start_s = end_s - steady_s
 
     def within_s(begins_s: float, ends_s: float) -> float:
@@ -121,6 +122,19 @@ def measure(folder: Path, environ: dict[str, str], concurrency: int) -> dict[str
         "error_of_mean_of_all": mean_j / known_j - 1,
         "warnings": [w["code"] for w in measured["warnings"] if w["disqualifies"]],
     }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The largest errors, as docs/howto/served.md has them."""
+    lines = [
+        "| in flight | loads | a request while steady | the mean of all requests |",
+        "| ---: | ---: | ---: | ---: |",
+    ]
+    for concurrency in CONCURRENCIES:
+        own = [row for row in rows if row["concurrency"] == concurrency]
+        errors = (max(abs(row[name]) for row in own) for name in ("error", "error_of_mean_of_all"))
+        lines.append(f"| {concurrency} | {len(own)} | {' | '.join(f'{error:.2%}' for error in errors)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:

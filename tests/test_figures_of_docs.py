@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gate, recordings
+from benchmarks import gate, recordings, served
 from pytest_carbon.baselines.format import FIELDS, wrong_field
 from pytest_carbon.measure.meters.replay import ReplayMeter
 
@@ -42,6 +42,14 @@ def test_the_gate_with_confirmation() -> None:
     for cells in gate.CONFIRMED:
         assert gate.confirmed_line([next(rows) for _ in cells]) in page("docs/gate-evidence.md")
     assert next(rows, None) is None
+
+
+def test_a_served_model() -> None:
+    """The largest errors, each within the bar."""
+    found = results("served")
+    shown = page("docs/howto/served.md").partition("<!-- table: benchmarks/results/served.json -->\n")[2]
+    assert shown.partition("\n<!-- end of the table -->")[0] == served.table(found["rows"])
+    assert found["met"]
 
 
 def test_what_is_recorded() -> None:

@@ -6,6 +6,7 @@ The server streams over real HTTP, and holds a simulated GPU at a power for each
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -378,3 +379,19 @@ def test_counted_work_skips_it(run_carbon: CarbonRunner, pytester: pytest.Pytest
     run = run_carbon("--carbon-work", "-rs", carbon=False)
     assert run.outcomes() == {"skipped": 1}
     assert "carbon.drive() needs the energy of a server" in run.text
+
+
+@pytest.mark.slow
+def test_the_examples_of_real_servers(pytester: pytest.Pytester) -> None:
+    """A model behind uvicorn, and one behind ``transformers serve``, whose tokens are those that it says."""
+    for name in ("torch", "transformers", "uvicorn", "openai"):
+        library(name)
+    shutil.copytree(Path(__file__).parents[2] / "examples" / "served", pytester.path / "served")
+    report = _in_another_family(pytester, {}, "--carbon-meter=estimate", "--carbon-precision=50%")
+    for test in report["tests"]:
+        (measured,) = test["measurements"]
+        assert measured["served"]["energy_j_per_token"] > 0
+        assert measured["served"]["tokens_per_request"] == 16
+        assert measured["served"]["first_token_s"]["median_s"] > 0
+        assert measured["verdict"]["status"] == "new"
+    assert len(report["tests"]) == 2

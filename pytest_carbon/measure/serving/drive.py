@@ -7,6 +7,7 @@ times the seconds for each request is what a request costs. See docs/howto/serve
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import statistics
@@ -61,6 +62,7 @@ def drive(
     if slots.failed:
         return _failed(measurer, name, slots, gone, "in the warm-up")
     readings.busy_until_s = readings.clock()
+    scope = measurer.scope()
     opened = measurer.window_begin()
     read_j: dict[float, Mapping[str, float]] = {}
     unread: list[str] = []
@@ -71,7 +73,17 @@ def drive(
         except MeterError as error:
             unread.append(str(error))
 
-    ramp = Ramp(concurrency, protocol, readings.clock(), read)
+    def precise(start_s: float, end_s: float) -> bool:
+        with contextlib.suppress(MeterError):  # the end of the window says it
+            readings.fetch()
+        gated = [readings.edges[n] for n in readings.watched(scope) if n in scope.gated]
+        if any(len(_inside(edges, start_s, end_s)) < lines.EDGES_LEAST for edges in gated):
+            return False
+        powers = [power_between(edges, start_s, end_s, part_time=False) for edges in gated]
+        error_w, power_w = math.hypot(*(error for _, error in powers)), math.fsum(power for power, _ in powers)
+        return error_w <= protocol.precision * power_w
+
+    ramp = Ramp(concurrency, protocol, readings.clock(), read, precise)
     readings.progress(f"{concurrency} in flight")
     try:
         slots.run(ramp)
@@ -124,6 +136,10 @@ def _steady(
         d.domain.name: _power(d.domain.name, readings.edges, part, read_j, readings.calibration) for d in whole.domains
     }
     power_w = math.fsum(powers[n][0] for n in whole.gated)
+    if not power_w > 0:
+        return whole.failed(
+            f"the meter counted {power_w:.3g} W while the server was steady: it does not see its device"
+        )
     request_s = part.request_s
     spread = lines.relative_error(part.rounds_s) if len(part.rounds) > 1 else 0.0
     error = math.hypot(math.hypot(*(powers[n][1] for n in whole.gated)) / power_w, spread)
@@ -152,7 +168,7 @@ def _domain(domain: DomainEnergy, power_w: float, request_s: float) -> DomainEne
 
 def _enough(name: str, edges: Stepped, part: Stretch) -> bool:
     """Whether a stepped domain's counter changed often enough in the stretch."""
-    return name not in edges or len(_inside(edges[name], part)) >= lines.EDGES_LEAST
+    return name not in edges or len(_inside(edges[name], part.start_s, part.end_s)) >= lines.EDGES_LEAST
 
 
 def _few_edges(names: Sequence[str]) -> MeasurementWarning:
@@ -163,8 +179,8 @@ def _few_edges(names: Sequence[str]) -> MeasurementWarning:
     return MeasurementWarning("few-edges", text)
 
 
-def _inside(edges: Sequence[Edge], part: Stretch) -> list[Edge]:
-    return [e for e in edges if e.before_s >= part.start_s and e.after_s <= part.end_s]
+def _inside(edges: Sequence[Edge], start_s: float, end_s: float) -> list[Edge]:
+    return [e for e in edges if e.before_s >= start_s and e.after_s <= end_s]
 
 
 def _power(

@@ -48,6 +48,8 @@ class Ramp:
     start_s: float
     at_mark: Callable[[float], None] = lambda time_s: None
     """Called when a mark is set."""
+    precise: Callable[[float, float], bool] = lambda start_s, end_s: True
+    """Tells whether the power between two moments is known well enough."""
     full_s: float | None = None
     """When all slots were taken and answering."""
     marks: list[Mark] = field(default_factory=list)
@@ -82,7 +84,9 @@ class Ramp:
         rounds = grouped(marks, protocol.rounds)
         if len(marks) <= _least(protocol) or marks[-1].time_s - marks[0].time_s < protocol.min_time_s:
             return False
-        return _uneven(marks, protocol) is None and relative_error(_paces(rounds)) <= protocol.precision
+        if _uneven(marks, protocol) is not None or relative_error(_paces(rounds)) > protocol.precision:
+            return False
+        return self.precise(marks[0].time_s, marks[-1].time_s)
 
 
 def steady_marks(marks: Sequence[Mark], protocol: Protocol) -> Sequence[Mark]:

@@ -395,3 +395,28 @@ def test_the_examples_of_real_servers(pytester: pytest.Pytester) -> None:
         assert measured["served"]["first_token_s"]["median_s"] > 0
         assert measured["verdict"]["status"] == "new"
     assert len(report["tests"]) == 2
+
+
+@pytest.mark.slow
+def test_a_power_that_changes_while_the_requests_do_not(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path
+) -> None:
+    """Another program joins in: the time for a request says nothing of it, the counter does."""
+    body = """
+import threading, time
+from simulation import attach
+
+def test_it(carbon):
+    sim, began_s = attach(), time.perf_counter()
+    def send():
+        time.sleep(0.05)
+        sim.set_power(0, 200 + 100 * (time.perf_counter() - began_s))
+    try:
+        carbon.drive(send, concurrency=1, warmup=0.5)
+    finally:
+        sim.set_power(0, 70)
+"""
+    run = drive(run_carbon, pytester, nvml_library, body, "--carbon-precision=5%", "--carbon-min-time=1")
+    (warning,) = [w for w in run.measurement("test_it")["warnings"] if w["code"] in ("unsteady", "trend")]
+    assert warning["text"].startswith("the power ")
+    assert "steady part of the load" in warning["text"]

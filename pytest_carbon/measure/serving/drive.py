@@ -21,7 +21,7 @@ from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.measure.serving.load import Slots, Warming
 from pytest_carbon.measure.serving.requests import Request
 from pytest_carbon.measure.serving.steady import Ramp, Stretch, no_stretch, stretch
-from pytest_carbon.measure.warnings import PHASED_CALLS
+from pytest_carbon.measure.warnings import PHASED_CALLS, unsteady
 from pytest_carbon.records import (
     Calibration,
     DomainEnergy,
@@ -146,6 +146,7 @@ def _steady(
     judged_j = power_w * request_s
     per_request = judged_j / (whole.energy_j_per_call or math.nan)
     emissions_g = whole.emissions_g_per_call
+    uneven = _uneven_power(whole.gated, readings.edges, part, ramp.protocol) if not part.warnings else []
     many = len(part.completed) >= PHASED_CALLS  # they overlap, so they begin at all phases of the counter's period
     warnings = [w for w in whole.warnings if not (many and w.code == "part-time-sampling")]
     return replace(
@@ -157,13 +158,20 @@ def _steady(
         domains=tuple(_domain(d, powers[d.domain.name][0], request_s) for d in whole.domains),
         rounds=part.as_rounds(),
         sessions=tuple(SessionScore(score.session, judged_j, request_s) for score in whole.sessions),
-        warnings=(*warnings, *part.warnings),
+        warnings=(*warnings, *part.warnings, *uneven),
         served=served(part, end_s - opened.start_s, power_w * part.duration_s),
     )
 
 
 def _domain(domain: DomainEnergy, power_w: float, request_s: float) -> DomainEnergy:
     return replace(domain, energy_j_per_call=power_w * request_s, mean_power_w=power_w)
+
+
+def _uneven_power(names: Sequence[str], edges: Stepped, part: Stretch, protocol: Protocol) -> list[MeasurementWarning]:
+    """Return a warning if the power of a device changed in the stretch, as of a loop of calls."""
+    insides = [_inside(edges[name], part.start_s, part.end_s) for name in names if name in edges]
+    changed = (unsteady((), inside, precision=protocol.precision) for inside in insides)
+    return [replace(w, text=w.text.replace("loop", "steady part of the load")) for w in changed if w is not None][:1]
 
 
 def _enough(name: str, edges: Stepped, part: Stretch) -> bool:

@@ -17,7 +17,7 @@ from pytest_carbon.host.stdlib import now_text, time
 from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.plugin import failures, missing, notes, project, record, refusal, shards
 from pytest_carbon.plugin.carbons import Carbons, made_by, tasks_of
-from pytest_carbon.plugin.counter import NO_TORCH, Count, Counter
+from pytest_carbon.plugin.counter import Count, Counter
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.interim import Interim
@@ -77,14 +77,8 @@ class CountingSession:
 
     @undone.during
     def _carbon(self, item: pytest.Item, listener: Listener) -> Carbon:
-        try:
-            counter = Counter()
-        except ImportError as error:
-            if (error.name or "torch").partition(".")[0] != "torch":
-                raise
-            pytest.skip(NO_TORCH)
         strict = self._settings.strict and self._settings.gate == "fail"
-        return Carbon(counter, Protocol(), listener=listener, strict=strict, tasks=tasks_of(item))
+        return Carbon(Counter(), Protocol(), listener=listener, strict=strict, tasks=tasks_of(item))
 
     @pytest.hookimpl(tryfirst=True)  # before the terminal calls pytest_report_collectionfinish
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -103,6 +97,7 @@ class CountingSession:
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         if self._outlet is not None:
             return (yield)
+        refusal.refuse_without_torch(self._tests)
         try:
             self._gate.read()
         except CarbonError as error:

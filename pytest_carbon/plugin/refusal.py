@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sized
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,6 +30,17 @@ def refuse_parallel(config: pytest.Config, why: str) -> None:
         workers = f"{count} workers" if (count := getattr(config.option, "numprocesses", None)) else "workers"
         raise refusal(
             why.format(f"pytest-xdist is asked for {workers}") + ". Run with -n 0 (also where addopts has -n)"
+        )
+
+
+def refuse_without_torch(tests: Sized) -> None:
+    """Refuse to count the work of tests where nothing can: a run that skips them all is no pass."""
+    if tests and find_spec("torch") is None:
+        from pytest_carbon.text import counted
+
+        raise refusal(
+            f"--carbon-work: the work of {counted(len(tests), 'test')} cannot be counted, because torch is not"
+            " installed: pip install 'pytest-carbon[tasks]', or run without --carbon-work"
         )
 
 

@@ -161,6 +161,8 @@ class CarbonSession:
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         if not self._is_concerned():
             return (yield)
+        if self._work is not None:
+            refusal.refuse_without_torch(self._tests)
         try:
             self._open()
             self._refer()

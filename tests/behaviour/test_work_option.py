@@ -195,8 +195,9 @@ def test_no_measurement_at_all_fails_the_run(run_work: WorkRunner, pytester: pyt
     assert "run without --carbon-work" in run.text
 
 
-def test_without_torch_it_skips(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
-    """And names what to install."""
+@pytest.mark.parametrize("carbon", [False, True])
+def test_without_torch_it_is_refused(run_work: WorkRunner, pytester: pytest.Pytester, *, carbon: bool) -> None:
+    """Before anything is measured; a run that skipped every test would be a false pass. Other tests run."""
     pytester.makeconftest("import sys; sys.modules['torch'] = None")
     pytester.makepyfile(
         test_it="""
@@ -208,11 +209,17 @@ def test_it(carbon):
 @pytest.mark.carbon_budget(flops=1)
 def test_marked():
     pass
-"""
+""",
+        test_other="def test_plain(): pass",
     )
-    run = run_work("-rs", subprocess=True)
-    assert run.outcomes() == {"skipped": 2}
-    assert "counting work needs torch, which is not installed: pip install 'pytest-carbon[tasks]'" in run.text
+    switch = ["--carbon"] if carbon else []
+    run = run_work(*switch, subprocess=True)
+    assert run.ret == 4
+    assert (
+        "--carbon-work: the work of 2 tests cannot be counted, because torch is not installed: pip install"
+        " 'pytest-carbon[tasks]', or run without --carbon-work" in run.errors
+    )
+    assert run_work(*switch, "test_other.py", subprocess=True).outcomes() == {"passed": 1}
 
 
 @pytest.mark.parametrize(

@@ -79,12 +79,14 @@ class Locks:
         """Take locks, in the order of their names; return whether another process has held one since.
 
         ``wait`` is called at each step of waiting, with the name of the lock, its holder, and for how long this one has
-        held it meanwhile; an exception in it gives back what was taken.
+        held it meanwhile; an exception in it gives back what was taken. What a process holds that has
+        started this one is left to it: it waits for this one.
         """
         others = False
         try:
             for name in sorted(set(names) - {*self._held}):
-                self._take(name, wait)
+                if not self._take(name, wait):
+                    continue
                 self._held.append(name)
                 last = self._holder(name)
                 others = others or last is None or last.pid != self._pid
@@ -136,7 +138,7 @@ class Locks:
                 self._files[key] = _open(path)
         return self._files[name], self._files[f"{name} next"]
 
-    def _take(self, name: str, wait: Callable[[str, Holder | None, float], None]) -> None:
+    def _take(self, name: str, wait: Callable[[str, Holder | None, float], None]) -> bool:
         """Take a lock in turn: a process that gives it back and wants it again comes after one that waits."""
         try:
             lock, following = self._name(name)
@@ -148,6 +150,9 @@ class Locks:
             while not _try(file):
                 if (holder := self._holder(name)) != seen:
                     seen, since_s = holder, time.perf_counter()
+                    if seen is not None and seen.pid in _ancestors():
+                        fcntl.lockf(following, fcntl.LOCK_UN)
+                        return False
                 try:
                     wait(name, seen, time.perf_counter() - since_s)
                 except BaseException:
@@ -155,6 +160,7 @@ class Locks:
                     raise
                 time.sleep(STEP_S)
         fcntl.lockf(following, fcntl.LOCK_UN)
+        return True
 
     def _holder(self, name: str) -> Holder | None:
         try:
@@ -241,11 +247,26 @@ def _processes(place: str) -> Sequence[str]:
 
 def _began(pid: int) -> str | None:
     """Return what tells a process from a later one with its id; None where it has ended, or this is not known."""
+    words = _stat(pid)
+    return words[19] if len(words) > 19 else None
+
+
+def _ancestors() -> Iterator[int]:
+    """Yield the processes that have started this one, where that is known."""
+    pid = os.getppid()
+    while pid > 0:
+        yield pid
+        words = _stat(pid)
+        pid = int(words[1]) if len(words) > 1 else 0
+
+
+def _stat(pid: int) -> list[str]:
+    """Return what Linux says of a process, after its name; nothing if that cannot be read."""
     try:
         file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.read(file, 1 << 12).decode("ascii", "replace").rpartition(")")[2].split()[19]
+            return os.read(file, 1 << 12).decode("ascii", "replace").rpartition(")")[2].split()
         finally:
             os.close(file)
-    except (OSError, IndexError):
-        return None
+    except OSError:
+        return []

@@ -58,6 +58,7 @@ class Locks:
         self._place = place
         self._run = run
         self._pid = os.getpid()
+        self._began = (_began(self._pid) or "").encode()
         self._files: dict[str, int] = {}
         self._turns: dict[str, int] = {}
         self._held: list[str] = []
@@ -106,11 +107,11 @@ class Locks:
 
     def rest(self) -> None:
         """Note that this process does nothing on any device from now on."""
-        self._tell({"rests_since_s": time.perf_counter()})
+        self._tell(b"%.6f" % time.perf_counter())
 
     def work(self) -> None:
         """Note that this process may use its devices from now on."""
-        self._tell({"rests_since_s": None})
+        self._tell(b"null")
 
     def resting(self, since_s: float) -> frozenset[int]:
         """Return the processes that have rested since a moment of ``time.perf_counter``, all of them living."""
@@ -126,9 +127,9 @@ class Locks:
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self._place, f"{self._pid}.process"))
 
-    def _tell(self, state: dict[str, float | None]) -> None:
+    def _tell(self, since_s: bytes) -> None:
         if os.getpid() == self._pid:
-            _write(self._state, {**state, "began": _began(self._pid)})
+            os.pwrite(self._state, (b'{"began": "%s", "rests_since_s": %s}' % (self._began, since_s)).ljust(_SIZE), 0)
 
     def _name(self, name: str) -> tuple[int, int]:
         """Return the files of a lock: its own, and that of the process whose turn is next."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -49,38 +49,32 @@ class Locking:
         """Return the processes that have used no device since a moment."""
         return () if self._locks is None else self._locks.resting(since_s)
 
-    @contextlib.contextmanager
-    def holding(self, names: Collection[str], what: str) -> Generator[bool, None, None]:
-        """Hold the locks of devices; yield whether another process may have used one since.
+    def hold(self, names: Collection[str], what: str) -> bool:
+        """Take the locks of devices; return whether another process may have used one since.
 
         Where they are held for too long, :attr:`failure` says by whom.
         """
         self.failure = None
         if self._locks is None:
-            yield False
-            return
-        others = False
+            return False
         try:
             others = self._locks.acquire(names, what, self._wait)
-            self._locks.work()
         except LockFault as error:
             self.failure = str(error)
-        try:
-            yield others
-        finally:
-            self._locks.rest()
-            self._locks.release()
+            return False
+        self._locks.work()
+        return others
 
-    @contextlib.contextmanager
-    def working(self) -> Generator[None, None, None]:
+    def work(self) -> None:
         """Note that a test runs which may use a device, and measures nothing."""
         if self._locks is not None:
             self._locks.work()
-        try:
-            yield
-        finally:
-            if self._locks is not None:
-                self._locks.rest()
+
+    def rest(self) -> None:
+        """Give all locks back."""
+        if self._locks is not None:
+            self._locks.rest()
+            self._locks.release()
 
     def close(self) -> None:
         if self._locks is not None:

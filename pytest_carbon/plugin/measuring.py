@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_carbon.host.locks import LockFault
 from pytest_carbon.host.machine import free_memory
+from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import time
 from pytest_carbon.measure import reference
 from pytest_carbon.measure.instruments import Rig
@@ -76,28 +77,33 @@ class Measuring:
         """Say why the running test may not measure: another run does, on the same device."""
         return self._locking.failure
 
-    @contextlib.contextmanager
-    def running(self, test: str, *, measures: bool) -> Generator[None, None, None]:
-        """Hold the locks of the devices while a test runs that measures; note that others may use them."""
-        if not measures:
-            with self._locking.working():
-                yield
-            return
-        with self._locking.holding(self._rig.contended, test) as others:
-            if others:
+    def begin(self, test: str) -> None:
+        """Take the locks of the devices for a test that measures."""
+        with undone():
+            if self._locking.hold(self._rig.contended, test):
                 self._rig.taken_over()
-            yield
-            with contextlib.suppress(Exception):  # a device that the test has broken
+
+    def begin_unmeasured(self) -> None:
+        """Note that a test runs which may use the devices."""
+        self._locking.work()
+
+    def end(self, *, measures: bool) -> None:
+        if measures:
+            with undone(), contextlib.suppress(Exception):  # a device that the test has broken
                 self._rig.synchronise()
+        self._locking.rest()
 
     def refer(self) -> None:
         """Measure the reference workload, if the user asked for one."""
         if not self._settings.reference:
             return
-        with self.running("the reference workload", measures=True):
+        self.begin("the reference workload")
+        try:
             if self.unlocked is not None:
                 raise LockFault(self.unlocked)
             self._refer()
+        finally:
+            self.end(measures=True)
 
     def _refer(self) -> None:
         rig, machine = self._rig, self.machine

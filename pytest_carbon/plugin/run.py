@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import uuid
 from collections.abc import Generator, Sequence
@@ -293,8 +292,12 @@ class CarbonSession:
         if self._outlet is not None:
             self._outlet.begin(test_id(item), measures=test is not None)
         if test is None:
-            with self._collected.following(item), self._devices(item, measures=False):
+            if self._measuring is not None:
+                self._measuring.begin_unmeasured()
+            with self._collected.following(item):
                 result = yield
+            if self._measuring is not None:
+                self._measuring.end(measures=False)
             if self._outlet is not None:
                 self._outlet.done(test_id(item))
             return result
@@ -303,9 +306,13 @@ class CarbonSession:
         self._running = test
         self.progress.pace.begin(test.key)
         try:
-            with self._devices(item, measures=True), redirected(item, functools.partial(self._take, test)):
+            if self._measuring is not None:
+                self._measuring.begin(item.nodeid)
+            with redirected(item, functools.partial(self._take, test)):
                 result = yield
         finally:
+            if self._measuring is not None:
+                self._measuring.end(measures=True)
             self._running = None
             self.progress.pace.end()
             log.finish()
@@ -317,12 +324,6 @@ class CarbonSession:
                 own = self._measured_here(test)
                 self._outlet.done(test.key, own, [m.name for m in own if m.name in test.mistaken])
         return result
-
-    def _devices(self, item: pytest.Item, *, measures: bool) -> contextlib.AbstractContextManager[None]:
-        """Take turns with other processes on the devices that a test measures."""
-        if self._measuring is None:
-            return contextlib.nullcontext()
-        return self._measuring.running(item.nodeid, measures=measures)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:

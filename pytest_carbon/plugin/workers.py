@@ -13,8 +13,6 @@ import pytest
 from pytest_carbon.host.locks import LockFault, Locks, folder
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import json, os
-from pytest_carbon.measure import devices
-from pytest_carbon.measure.meters import nvml
 from pytest_carbon.plugin import markers, refusal
 from pytest_carbon.plugin.counter import Count
 from pytest_carbon.plugin.missing import Collected
@@ -172,6 +170,8 @@ class Controller:
         self._log: Callable[..., None] = lambda **_: None
         """What pytest-xdist does with a report."""
         self._by_nodeid: dict[str, str] = {}
+        self._uncollected: dict[str, str] = {}
+        """What could not be collected here, and why."""
         self.brought: dict[str, Brought] = {}
         """What each worker sent besides measurements, by its name."""
         self._locks: Locks | None = None
@@ -204,6 +204,9 @@ class Controller:
 
     def _gpus(self) -> Sequence[str]:
         """Return the UUIDs of the GPUs to share out: those that this process may use; without NVIDIA's, none."""
+        from pytest_carbon.measure import devices
+        from pytest_carbon.measure.meters import nvml
+
         spec = self._settings.gpus
         if (os.environ.get(_CUDA) or "").startswith("MIG-"):
             return ()  # each worker is shown all of these MIG devices, and they take turns on their GPUs
@@ -238,13 +241,19 @@ class Controller:
         """Collect here, too, while the workers start: pytest-xdist's controller has no tests."""
         result = yield
         proxy = session.gethookproxy
-        session.gethookproxy = lambda path: _Quiet(proxy(path), self._collected)  # type: ignore[assignment,return-value]
+        session.gethookproxy = lambda path: _Quiet(proxy(path), self._collect)  # type: ignore[assignment,return-value]
         try:
             session.perform_collect()
         finally:
             del session.gethookproxy
         self._by_nodeid = {test.item.nodeid: key for key, test in self._collected.tests.items()}
         return result
+
+    def _collect(self, report: pytest.CollectReport) -> None:
+        """Note what could not be collected here, too, or skipped itself; the workers report it."""
+        self._collected.pytest_collectreport(report)
+        if report.failed:
+            self._uncollected[report.nodeid] = (report.longreprtext.strip().splitlines() or [""])[-1].strip()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
@@ -273,6 +282,8 @@ class Controller:
         rep.node = node
         key = self._find(rep.nodeid)
         test = self._tests.get(key or "")
+        if text and test is None:
+            raise refusal.refusal(self._unknown(node.gateway.id, rep.nodeid))
         if test is None:
             if key is not None:
                 self._collected.tests[key].note(rep)
@@ -282,10 +293,19 @@ class Controller:
         if test is not None:
             test.take(rep)
         for message in self._decoded(text):
-            if isinstance(message, Done) and test is not None:
+            if isinstance(message, Done):
+                assert test is not None
                 self._end(test, message)
             else:
                 self._hear(node.gateway.id, message)
+
+    def _unknown(self, worker: str, nodeid: str) -> str:
+        """Say that a worker measured what this process has not collected."""
+        why = next((f": {why}" for place, why in self._uncollected.items() if nodeid.startswith(place)), "")
+        return (
+            f"the worker {worker} measured {nodeid}, which the process that judges has not collected{why}. A module"
+            " must collect the same tests in every process, whichever GPUs it is shown"
+        )
 
     def _end(self, test: Test, done: Done) -> None:
         test.measured = {m.name: [m] for m in done.measurements}
@@ -354,20 +374,20 @@ def deal(gpus: Sequence[str], size: int) -> list[tuple[str, ...]]:
 
 
 class _Quiet:
-    """A hook relay for collecting a second time: what could not be collected, a worker reports."""
+    """A hook relay that gives the reports of what could not be collected to ``collect`` only."""
 
-    def __init__(self, relay: Any, collected: Collected) -> None:
+    def __init__(self, relay: Any, collect: Callable[[pytest.CollectReport], None]) -> None:
         self._relay = relay
-        self._collected = collected
+        self._collect = collect
 
     def __getattr__(self, name: str) -> Any:
-        return self._collect if name == "pytest_collectreport" else getattr(self._relay, name)
+        return self._report if name == "pytest_collectreport" else getattr(self._relay, name)
 
-    def _collect(self, report: pytest.CollectReport) -> None:
+    def _report(self, report: pytest.CollectReport) -> None:
         if report.passed:
             self._relay.pytest_collectreport(report=report)
         else:
-            self._collected.pytest_collectreport(report)
+            self._collect(report)
 
 
 class _Relay:

@@ -47,7 +47,7 @@ def test_it(carbon, n):
     def call():
         before_j = control.commanded_j(GPU)
         with gpu_load(200 + 5 * n, GPU):
-            time.sleep(0.02)
+            time.sleep(0.1)
         calls.append(control.commanded_j(GPU) - before_j)
     carbon(call)
     count = carbon["call"].calls
@@ -64,16 +64,20 @@ os.environ["{variable}"] = os.path.join(os.environ["{variable}"], os.environ.get
 class Run(NamedTuple):
     seconds: float
     errors: tuple[float, ...]
-    """Of each test, relative to the truth."""
+    """Of each test's mean energy, relative to the truth."""
+    judged: tuple[float, ...]
+    """Of the figures that the gate judges, for which the time of the median call counts."""
     warned: int
     """Tests with a warning that disqualifies the figure."""
 
     def figures(self) -> dict[str, Any]:
         sizes = sorted(map(abs, self.errors))
+        judged = max(map(abs, self.judged))
         return {
             "seconds": round(self.seconds, 1),
             "median_error": round(sizes[len(sizes) // 2], 5),
             "largest_error": round(sizes[-1], 5),
+            "largest_error_judged": round(judged, 5),
             "tests_warned": self.warned,
         }
 
@@ -99,13 +103,14 @@ def run(sim: SimulatedNvml, tests: int, *options: str, gpu: str | None = None, l
         if not (folder / "report.json").exists():
             raise SystemExit(ended.stdout + ended.stderr)
         report = json.loads((folder / "report.json").read_text("utf-8"))
-        errors, warned = [], 0
+        errors, judged, warned = [], [], 0
         for number, test in enumerate(report["tests"]):
             (m,) = test["measurements"]
             truth_j = json.loads((folder / f"truth-{number}").read_text("utf-8"))
-            errors.append(m["energy_j_per_call"] / truth_j - 1)
+            errors.append(m["energy_j_per_call_mean"] / truth_j - 1)
+            judged.append(m["energy_j_per_call"] / truth_j - 1)
             warned += bool(m["warnings"])
-        return Run(seconds, tuple(errors), warned)
+        return Run(seconds, tuple(errors), tuple(judged), warned)
 
 
 # --- the lock itself
@@ -185,7 +190,7 @@ def main() -> int:
     windows, killed = killed_at_random(args.windows)
     overlapping = overlaps(windows, killed)
     print(f"{len(windows)} windows of two workers on one GPU, {len(killed)} killed: {overlapping} overlap", flush=True)
-    gpus = [SimulatedGpu(uuid=f"GPU-{n}", period_s=0.02) for n in range(GPUS)]
+    gpus = [SimulatedGpu(uuid=f"GPU-{n}", period_s=0.1) for n in range(GPUS)]
     with tempfile.TemporaryDirectory() as folder, SimulatedNvml(Path(folder, "gpus"), gpus) as sim:
         runs = {}
         few = max(GPUS, args.tests // 4)
@@ -199,7 +204,7 @@ def main() -> int:
             print(f"{name}: {tests} tests, {made.figures()}", flush=True)
     fast, alone = runs["8 workers, 8 GPUs"], runs["1 process, 1 GPU"]
     share = fast.seconds / (alone.seconds / GPUS)
-    worst = max(map(abs, fast.errors))
+    worst = max(map(abs, (*fast.errors, *fast.judged)))
     met = share <= SHARE and worst <= ERROR and overlapping == 0
     print(
         f"{share:.2f} times an eighth of one process's time (at most {SHARE}); off by {worst:.2%} at most ({ERROR:.0%})"

@@ -73,6 +73,7 @@ class Locks:
                 f" environment variable {FOLDER_VARIABLE}"
             ) from error
         self.rest()
+        self.resting(0.0)  # clears away what ended processes have left
 
     def acquire(
         self, names: Collection[str], what: str, wait: Callable[[str, Holder | None, float], None] = lambda *_: None
@@ -118,14 +119,14 @@ class Locks:
         return frozenset(_resting(self._place, since_s)) - {self._pid}
 
     def close(self) -> None:
+        """Give all back; the process rests as long as it lives, whatever it still keeps on a device."""
         if os.getpid() != self._pid:
             return
+        self.rest()
         self.release()
         for file in (*self._files.values(), self._state):
             with contextlib.suppress(OSError):
                 os.close(file)
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self._place, f"{self._pid}.process"))
 
     def _tell(self, since_s: bytes) -> None:
         if os.getpid() == self._pid:
@@ -249,7 +250,7 @@ def _processes(place: str) -> Sequence[str]:
 def _began(pid: int) -> str | None:
     """Return what tells a process from a later one with its id; None where it has ended, or this is not known."""
     words = _stat(pid)
-    return words[19] if len(words) > 19 else None
+    return words[19] if len(words) > 19 and words[0] not in "ZX" else None
 
 
 def _ancestors() -> Iterator[int]:

@@ -11,7 +11,7 @@ import pytest
 from pytest_carbon.host import locks
 from pytest_carbon.host.locks import Holder, LockFault, Locks
 from pytest_carbon.host.stdlib import os, time
-from pytest_carbon.text import about
+from pytest_carbon.text import duration
 
 SAID_AFTER_S = 1.0
 """A shorter wait is not worth a line."""
@@ -86,10 +86,10 @@ class Locking:
             return  # the workers of a run take turns, however long each takes
         if for_s > SAID_AFTER_S and (text := waited(name, holder)) != self._said:
             self._said = text
-            self._tell(f"carbon: waiting for {text}, up to {about(self._timeout_s)} (--carbon-lock-timeout)")
+            self._tell(f"carbon: waiting for {text}, up to {duration(self._timeout_s)} (--carbon-lock-timeout)")
         if for_s > self._timeout_s:
             raise LockFault(
-                f"nothing was measured: after {about(self._timeout_s)} of waiting (--carbon-lock-timeout),"
+                f"nothing was measured: after {duration(self._timeout_s)} of waiting (--carbon-lock-timeout),"
                 f" {waited(name, holder)}. Wait for that run to end, or end it, or raise --carbon-lock-timeout"
             )
 

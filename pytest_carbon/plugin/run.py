@@ -408,7 +408,7 @@ class CarbonSession:
                 return None
             self._close()
             if self._workers is not None:
-                self._workers.release()
+                self._fresh.show(self._workers.release())
             free_memory()
             try:
                 self._fresh.again(session, tests, first.brought.calibrations)
@@ -422,6 +422,9 @@ class CarbonSession:
         confirmed = stages.Confirmed(first)
         if confirms and (changing := foreign.changing(self._config)) is not None and not self._apart:
             self._fresh.unconfirmed = f"{changing} changes files by what runs, so nothing is run a second time"
+        elif confirms and self._workers is not None:
+            self._fresh.unconfirmed = self._workers.unconfirmed
+        if confirms and self._fresh.unconfirmed is not None and not self._apart:
             confirmed = stages.confirm(first, lambda tests: first, lambda: self._fresh.unconfirmed)
         elif confirms:
             confirmed = stages.confirm(first, again, lambda: self._fresh.unconfirmed)

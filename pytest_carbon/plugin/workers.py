@@ -358,10 +358,19 @@ class Controller:
                 lost = Measurement(name="call", machine="", failure=why)
                 test.measured = {"call": [lost]} if test.outcome == "passed" else {}
 
-    def release(self) -> None:
-        """End the workers, which may still hold contexts and memory of their GPUs."""
+    @property
+    def unconfirmed(self) -> str | None:
+        """Say why no suspect can be measured again: a fresh process would be on one machine only."""
+        machines = {id for brought in self.brought.values() for id in brought.machines}
+        if len(machines) < 2:
+            return None
+        return f"the workers measure on several machines ({', '.join(sorted(machines))}), and a fresh process on one"
+
+    def release(self) -> Mapping[str, str]:
+        """End the workers, which may still hold memory of their GPUs; return what shows another process one's GPUs."""
         if self._dsession is not None and self._dsession.nodemanager is not None:
             self._dsession.nodemanager.teardown_nodes()
+        return {_CUDA: ",".join(self._groups[0])} if self._groups else {}
 
     def pytest_unconfigure(self) -> None:
         if self._locks is not None:

@@ -196,6 +196,10 @@ class Launcher:
         self._warned |= not (stage.base or stage.confirms or stage.counts)
         return ending
 
+    def show(self, environ: Mapping[str, str]) -> None:
+        """Set variables for the processes that start from now on."""
+        self._environ = {**self._environ, **environ}
+
     def let_begin(self) -> None:
         """Let the process begin its tests, which waits for that."""
         with contextlib.suppress(BrokenPipeError):

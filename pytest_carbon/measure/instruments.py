@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from pytest_carbon.host import locks
 from pytest_carbon.host.machine import describe
 from pytest_carbon.host.stdlib import os, time
 from pytest_carbon.measure import contention, devices, meters, tenants
@@ -39,8 +40,8 @@ MOST_SLOWED = 0.01
 class Rig:
     """Everything that a run measures with; ``sources`` are meters of plug-ins.
 
-    ``resting`` are processes that may hold a GPU context but do nothing. Raises UsageProblem if the settings ask for
-    something that does not exist, and MeterError if a meter cannot be opened.
+    ``resting`` returns the processes that may hold a GPU context and have done nothing since a moment. Raises
+    UsageProblem if the settings ask for something that does not exist, and MeterError if a meter cannot be opened.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Rig:
         synchronise: Sequence[Callable[[], None]] = (),
         calibration: Callable[[str], Calibration | None] = lambda machine: None,
         progress: Callable[[str], None] = lambda text: None,
-        resting: Sequence[int] = (),
+        resting: Callable[[float], Collection[int]] = lambda since_s: (),
     ) -> None:
         self._settings = settings
         self._load = contention.Reader().read
@@ -127,6 +128,23 @@ class Rig:
     def gated(self) -> tuple[Domain, ...]:
         """The domains that were summed last."""
         return tuple(d for d in self.choice.domains if d.name in self._latest.gated)
+
+    @property
+    def contended(self) -> frozenset[str]:
+        """The names of the devices that one process at a time may measure on: GPUs by UUID, and the processor."""
+        live = {d.name for source, meter in self.choice.taken if source.name != "replay" for d in meter.domains}
+        domains = [d for d in self.choice.domains if d.name not in self._left_out]
+        gpus = {self._gpus[d.name].uuid or d.name for d in domains if d.name in self._gpus.keys() & live}
+        gated = {d.name for d in meters.gated(domains, self._settings.domains)}
+        return frozenset(gpus | ({locks.CPU} if self._processors([*gated]) else set()))
+
+    def taken_over(self) -> None:
+        """Note that another process may have used the devices until now."""
+        self.measurer.readings.busy_until_s = self.measurer.readings.clock()
+
+    def synchronise(self) -> None:
+        """Wait until the devices have done what this process asked them to."""
+        self.measurer.readings.synchronise()
 
     def cost_j(self) -> float | None:
         """Return the gated domains' joules outside the measured calls so far."""
@@ -233,7 +251,7 @@ class Rig:
             looks = [edge.tenants for edge in edges[max(first - 1, 0) :] if edge.tenants is not None]
             looks = [*dict.fromkeys(looks), *([self._looks[name]] if name in self._looks else [])]
             known = True if name in held else None
-            warnings += tenants.shared(name, looks, holds_context=known, resting=self._resting)
+            warnings += tenants.shared(name, looks, holds_context=known, resting=self._resting(since_s))
             then_w, now_w = self._gpus[name].power_limit_w, self.nvidia.power_limit_w(index)
             if then_w is not None and now_w is not None and abs(now_w - then_w) >= 1:
                 text = (

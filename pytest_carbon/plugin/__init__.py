@@ -59,6 +59,11 @@ def pytest_configure(config: pytest.Config) -> None:
     options.refuse_lost_root(config)
     with patches.undone():
         settings = read_settings(config)
+    if hasattr(config, "workerinput") and (settings.enabled or settings.work):
+        with patches.undone():
+            from pytest_carbon.plugin import workers
+
+            settings = workers.join(config, settings)
     useless = idle(config, settings)
     if settings.shard is not None and (settings.enabled or settings.work):
         with patches.undone():

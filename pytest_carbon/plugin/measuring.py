@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_carbon.host.locks import LockFault
 from pytest_carbon.host.machine import free_memory
+from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import time
 from pytest_carbon.measure import reference
 from pytest_carbon.measure.instruments import Rig
 from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.protocol import Protocol
+from pytest_carbon.plugin.locking import Locking
 from pytest_carbon.plugin.processes.messages import Brought
 from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings
 
@@ -32,11 +36,13 @@ class Measuring:
         calibration: Callable[[str], Calibration | None],
         progress: Callable[[str], None],
         *,
+        say: Callable[[str], None],
         resting: Sequence[int],
     ) -> None:
         self._config = config
         self._settings = settings
         self._references: list[Measurement] = []
+        self._locking = locking = Locking(config, settings.lock_timeout_s, say)
         own = config.hook.pytest_carbon_meters(config=config)
         sources: dict[str, MeterSource] = {name: source for meters in own for name, source in meters.items()}
         self._rig = Rig(
@@ -47,7 +53,7 @@ class Measuring:
             session=session,
             calibration=calibration,
             progress=progress,
-            resting=resting,
+            resting=lambda since_s: {*resting, *locking.resting(since_s)},
         )
         self._since_s = time.perf_counter()
         calibration(self.machine.id)
@@ -66,10 +72,40 @@ class Measuring:
     def machine(self) -> Machine:
         return self._rig.machine()
 
+    @property
+    def unlocked(self) -> str | None:
+        """Say why the running test may not measure: another run does, on the same device."""
+        return self._locking.failure
+
+    def begin(self, test: str) -> None:
+        """Take the locks of the devices for a test that measures."""
+        with undone():
+            if self._locking.hold(self._rig.contended, test):
+                self._rig.taken_over()
+
+    def begin_unmeasured(self) -> None:
+        """Note that a test runs which may use the devices."""
+        self._locking.work()
+
+    def end(self, *, measures: bool) -> None:
+        if measures:
+            with undone(), contextlib.suppress(Exception):  # a device that the test has broken
+                self._rig.synchronise()
+        self._locking.rest()
+
     def refer(self) -> None:
         """Measure the reference workload, if the user asked for one."""
         if not self._settings.reference:
             return
+        self.begin("the reference workload")
+        try:
+            if self.unlocked is not None:
+                raise LockFault(self.unlocked)
+            self._refer()
+        finally:
+            self.end(measures=True)
+
+    def _refer(self) -> None:
         rig, machine = self._rig, self.machine
         own = self._config.hook.pytest_carbon_reference(config=self._config)
         uuids = [] if self._settings.gpus == "used" else [gpu.uuid for gpu in machine.gpus]
@@ -81,7 +117,7 @@ class Measuring:
         return Brought(
             self.machine,
             self._rig.machines,
-            self._rig.notes,
+            (*self._rig.notes, *([self._locking.lacks] if self._locking.lacks else [])),
             self._rig.cost_j(),
             time.perf_counter() - self._since_s,
             self._rig.measurer.calibrations,
@@ -90,3 +126,4 @@ class Measuring:
 
     def close(self) -> None:
         self._rig.close()
+        self._locking.close()

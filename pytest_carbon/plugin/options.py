@@ -202,6 +202,17 @@ OPTIONS = (
         "terminate a fresh process that completes no test for this long; its test fails (default: no limit)",
     ),
     Option(
+        "--carbon-gpus-per-worker N",
+        values.count(1, "the number of GPUs that each worker is shown, such as 2", digits=4),
+        "with pytest-xdist (-n): the number of GPUs that each worker is shown, and measures on (default: 1)",
+    ),
+    Option(
+        "--carbon-lock-timeout SECONDS",
+        values.seconds(above=True),
+        "how long a test waits for a GPU, or the processor, on which another run measures; then it fails, and names "
+        "that run's process (default: 10min)",
+    ),
+    Option(
         "--carbon-shard INDEX/COUNT",
         values.shard,
         "divide the selected tests into COUNT shards of about equal measuring time, and run one of them, such as 3/8; "

@@ -24,12 +24,24 @@ def refusal(*problems: str) -> pytest.UsageError:
     return pytest.UsageError(*problems)
 
 
-def refuse_parallel(config: pytest.Config, why: str) -> None:
-    """Refuse pytest-xdist, which runs tests side by side, in processes of its own."""
-    if hasattr(config, "workerinput") or getattr(config.option, "dist", "no") != "no":
-        workers = f"{count} workers" if (count := getattr(config.option, "numprocesses", None)) else "workers"
+def refuse_workers(config: pytest.Config, settings: Settings) -> None:
+    """Refuse what cannot be right with the workers of pytest-xdist."""
+    dist = config.option.dist
+    if dist == "each":
         raise refusal(
-            why.format(f"pytest-xdist is asked for {workers}") + ". Run with -n 0 (also where addopts has -n)"
+            "--dist=each runs every test in every worker, so that each has several results: use another mode, such as"
+            " --dist=load; --carbon-sessions=N without -n measures each test in N processes"
+        )
+    if strange := [spec for spec in config.option.tx if not spec.rpartition("*")[2].startswith("popen")]:
+        raise refusal(
+            f"--tx={strange[0]}: a worker elsewhere cannot take turns with this machine's, and its machine is unknown"
+            " here: use -n N; for several machines, run --carbon-shard on each, and merge with pytest-carbon report"
+        )
+    apart = f"--carbon-sessions={settings.sessions}" if settings.sessions > 1 else None
+    if (apart := "--carbon-against" if settings.against is not None else apart) is not None:
+        raise refusal(
+            f"{apart} runs the tests in fresh processes, one after another, and pytest-xdist (-n) in workers side by"
+            f" side: leave {apart} out, or run with -n 0 (also where addopts has -n)"
         )
 
 

@@ -13,7 +13,7 @@ from pytest_carbon.baselines import Store
 from pytest_carbon.host.patches import undone
 from pytest_carbon.plugin import record, refusal
 from pytest_carbon.plugin.ids import test_id
-from pytest_carbon.plugin.processes import child
+from pytest_carbon.plugin.processes.outlet import OUTLET
 from pytest_carbon.plugin.waiting import WEIGHT, measures
 from pytest_carbon.records import CarbonError, Key, Settings, Shard
 from pytest_carbon.text import about, count, counted
@@ -163,7 +163,8 @@ def in_another(item: pytest.Item) -> bool:
 
 def register(config: pytest.Config, settings: Settings) -> None:
     """Divide the tests, unless a parent has done it."""
-    if settings.shard is not None and config.stash.get(child.OUTLET, None) is None:
+    outlet = config.stash.get(OUTLET, None)
+    if settings.shard is not None and (outlet is None or outlet.divides):
         config.pluginmanager.register(Shards(config, settings, settings.shard), _NAME)
 
 

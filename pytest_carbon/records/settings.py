@@ -47,6 +47,10 @@ class Settings:
     against: str | None = None
     confirm: int = 0
     session_timeout_s: float | None = None
+    gpus_per_worker: int = 1
+    """With pytest-xdist: the GPUs that each worker is shown."""
+    lock_timeout_s: float = 600.0
+    """How long to wait for a device that another run measures on."""
     shard: tuple[int, int] | None = None
     """The index, from 1, and the number of shards."""
     strict: bool = False

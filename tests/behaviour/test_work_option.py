@@ -241,16 +241,6 @@ def test_its_own_flags_are_named_without_it(run_carbon: CarbonRunner, pytester: 
         assert "--carbon-work-tolerance has no effect without --carbon-work" in run.text
 
 
-def test_workers_of_xdist_are_refused(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
-    """The run would not hear of what they count."""
-    pytest.importorskip("xdist")
-    pytester.makepyfile(test_it=SUITE)
-    run = run_work("-p", "xdist", "-n", "2")
-    assert run.ret == pytest.ExitCode.USAGE_ERROR
-    assert "--carbon-work counts in the process of the run, and pytest-xdist is asked for 2 workers" in run.errors
-    assert "Run with -n 0" in run.errors
-
-
 def test_two_revisions_are_refused(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
     """Counts are compared with baselines."""
     pytester.makepyfile(test_it=SUITE)

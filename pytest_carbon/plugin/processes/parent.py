@@ -42,6 +42,9 @@ _FOR_THE_PARENT: Mapping[str, object] = {
     **dict.fromkeys(("carbon_accept", "carbon_record", *(file.key for file in FILES))),
     **dict.fromkeys(("cacheclear", "failedfirst", "lf", "newfirst"), False),
     **dict.fromkeys(("stepwise", "stepwise_skip", "trace", "usepdb"), False),
+    "dist": "no",
+    "distload": False,
+    "numprocesses": 0,
     "carbon": True,
     "carbon_work": False,
     "carbon_confirm": "0",
@@ -192,6 +195,10 @@ class Launcher:
                 os.close(self._leave)
         self._warned |= not (stage.base or stage.confirms or stage.counts)
         return ending
+
+    def show(self, environ: Mapping[str, str]) -> None:
+        """Set variables for the processes that start from now on."""
+        self._environ = {**self._environ, **environ}
 
     def let_begin(self) -> None:
         """Let the process begin its tests, which waits for that."""

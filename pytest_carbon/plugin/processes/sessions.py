@@ -110,6 +110,10 @@ class Fresh:
                     self._run(session, stages)
         return True
 
+    def show(self, environ: Mapping[str, str]) -> None:
+        """Set variables for the processes that start from now on."""
+        self._launcher.show(environ)
+
     def again(self, session: pytest.Session, tests: Sequence[Test], calibrations: Mapping[str, Calibration]) -> None:
         """Measure tests again whose reports wait, for ``--carbon-confirm``."""
         self._measures = {test.key for test in tests}

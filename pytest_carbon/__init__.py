@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_carbon.measure.meters.protocol import Observation as Observation
     from pytest_carbon.measure.meters.replay import write_constant_trace as write_constant_trace
     from pytest_carbon.measure.meters.replay import write_trace as write_trace
+    from pytest_carbon.measure.serving.openai import openai_chat as openai_chat
     from pytest_carbon.plugin.fixture import Carbon as Carbon
     from pytest_carbon.plugin.fixture import Window as Window
     from pytest_carbon.plugin.task_fixture import TaskFactory as TaskFactory
@@ -35,6 +36,7 @@ _HOME = {
     "Meter": "measure.meters.protocol",
     "MeterSource": "measure.meters.protocol",
     "Observation": "measure.meters.protocol",
+    "openai_chat": "measure.serving.openai",
     "write_constant_trace": "measure.meters.replay",
     "write_trace": "measure.meters.replay",
     "Domain": "records",

@@ -75,6 +75,7 @@ def fixtures() -> str:
         [
             _member("carbon", Carbon.__call__),
             _member("carbon.run", Carbon.run),
+            _member("carbon.drive", Carbon.drive),
             _member("carbon.window", Carbon.window),
             _prose(inspect.getdoc(Window) or ""),
             _member('carbon["name"]', Carbon.__getitem__, signature=False),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from statistics import fmean, geometric_mean
 
 from pytest_carbon.measure.warnings import steady_growth
-from pytest_carbon.records import DomainEnergy, Measurement, MeasurementWarning
+from pytest_carbon.records import DomainEnergy, Measurement, MeasurementWarning, Served, Spread
 
 SHARE_TREND = 0.02
 """A smaller growth over all sessions is no trend."""
@@ -54,6 +54,35 @@ def merged(measurements: Sequence[Measurement]) -> Measurement:
         rounds=tuple(r for m in measurements for r in m.rounds),
         sessions=tuple(score for m in measurements for score in m.sessions),
         warnings=(*warnings, *_trend(measurements)),
+        served=_served([m.served for m in measurements]),
+    )
+
+
+def _served(several: Sequence[Served | None]) -> Served | None:
+    """Return the means of what a server did; its requests and times are sums. None if a session lacks it."""
+    known = [served for served in several if served is not None]
+    if not known or len(known) < len(several):
+        return None
+
+    def spread(spreads: Iterable[Spread | None]) -> Spread | None:
+        each = [spread for spread in spreads if spread is not None]
+        return (
+            Spread(fmean(s.median_s for s in each), fmean(s.p99_s for s in each)) if len(each) == len(known) else None
+        )
+
+    return replace(
+        known[0],
+        requests=sum(s.requests for s in known),
+        steady_s=math.fsum(s.steady_s for s in known),
+        duration_s=math.fsum(s.duration_s for s in known),
+        requests_per_s=fmean(s.requests_per_s for s in known),
+        request_s=spread(s.request_s for s in known) or known[0].request_s,
+        tokens_per_s=_mean(s.tokens_per_s for s in known),
+        tokens_per_request=_mean(s.tokens_per_request for s in known),
+        tokens_in_per_request=_mean(s.tokens_in_per_request for s in known),
+        energy_j_per_token=_judged(s.energy_j_per_token for s in known),
+        first_token_s=spread(s.first_token_s for s in known),
+        between_tokens_s=spread(s.between_tokens_s for s in known),
     )
 
 

@@ -200,6 +200,69 @@ class Carbon:
         self._measurements[name] = with_task(m, fn) if is_task else self._called.completed(m)
         return result
 
+    def drive(
+        self,
+        send: Callable[[], Any],
+        *,
+        concurrency: int,
+        name: str = "call",
+        server: Any = None,
+        timeout: float = 60.0,
+        warmup: float | None = None,
+        rounds: int | None = None,
+        min_time: float | None = None,
+        max_time: float | None = None,
+    ) -> Any:
+        """Keep requests to a served model in flight until it is steady, measure that, and return the last answer.
+
+        A call is a request. What the server did beside it (joules per token, seconds to the first token) is in
+        ``carbon[name].served``. Without ``--carbon``, one request is sent.
+
+        Args:
+            send: does one request; sync or async, and may stream tokens: see "Served models" in the docs.
+            concurrency: the number of requests in flight.
+            name: the measurement's name in ``carbon[name]``, budgets and baselines.
+            server: a server that this run did not start: its process id, its Popen, or its address on this machine;
+                by default the ``url`` of ``send``, if it has one.
+            timeout: the most seconds for a request; one that takes longer fails.
+            warmup: seconds of requests after the first one, before anything is measured.
+            rounds: the steady stretch is divided into as many parts, at least.
+            min_time, max_time: minimum seconds of the steady stretch, and maximum seconds of the whole load.
+
+        Raises:
+            RequestsFailed: a request failed, so nothing was measured; the message says how many, and the first failure.
+            UsageProblem: an argument is not possible, or the test has measured this name already.
+        """
+        from pytest_carbon.plugin import driving
+
+        driving.check(send, concurrency, timeout)
+        protocol = _with_arguments(self._protocol, warmup, rounds, None, min_time, max_time, None)
+        self._claim(name)
+        self._open = name
+        try:
+            if self._measurer is None:
+                return driving.once(send)
+            with driving.slots(send, concurrency, timeout) as slots:
+                measured = driving.measured(
+                    self._measurer,
+                    name,
+                    slots,
+                    concurrency,
+                    protocol,
+                    getattr(send, "url", None) if server is None else server,
+                )
+                if self._listener is not None:
+                    self._listener.check(name)
+                self._measurements[name] = measured
+                return driving.answered(slots, name, measured)
+        except BaseException:
+            if name not in self._measurements:
+                self.broken_off = name
+                self._names.discard(name)
+            raise
+        finally:
+            self._open = None
+
     def window(self, name: str = "window", calls: float = 1) -> Window:
         """Measure arbitrary code once: ``with carbon.window("decode", calls=n) as w:`` (also ``async with``)."""
         return Window(self, name, calls)

@@ -18,6 +18,8 @@ from pytest_carbon.records.errors import DeviceFault as DeviceFault
 from pytest_carbon.records.errors import MeasurementError as MeasurementError
 from pytest_carbon.records.errors import MeterError as MeterError
 from pytest_carbon.records.errors import UsageProblem as UsageProblem
+from pytest_carbon.records.served import Served as Served
+from pytest_carbon.records.served import Spread as Spread
 from pytest_carbon.records.settings import Settings as Settings
 from pytest_carbon.records.shard import Shard as Shard
 from pytest_carbon.records.tenants import Tenants
@@ -232,6 +234,8 @@ class Measurement:
     task: TaskInfo | None = None
     factors: Factors | None = None
     """Of an estimate."""
+    served: Served | None = None
+    """Of a served model: a call is a request."""
 
     def failed(self, why: str) -> Measurement:
         """Return it without figures, for a failure."""

@@ -24,6 +24,7 @@ from pytest_carbon.records import (
 )
 from pytest_carbon.reports.advice import acceptance, advice
 from pytest_carbon.reports.layout import Column, Name, Page, Table, columns
+from pytest_carbon.reports.served import described
 from pytest_carbon.reports.table import failing_status
 from pytest_carbon.tasks.figures import not_measured
 from pytest_carbon.text import (
@@ -272,6 +273,7 @@ def facts(measurement: Measurement, verdict: Verdict, context: FailureContext) -
     warnings = [warning for warning in measurement.warnings if warning.text.rstrip(".") not in said]
     return [
         ("now", _call(measurement) if verdict.baseline_j_per_call is None else None),
+        ("served", None if measurement.served is None else described(measurement.served)),
         ("work", context.work),
         ("gate", _gate(verdict, context.tolerance)),
         ("note", added),

@@ -377,5 +377,6 @@ for _record, _make, _hints in (
     (WorkVerdict, WorkVerdict, _fields_of(WorkVerdict, modules=tuple[_Moved, ...])),
 ):
     _CODEC.readers[_record] = _CODEC.object(_hints, _make)
+_CODEC.readers[Measurement] = _CODEC.object(_fields_of(Measurement), Measurement, named=True, optional=("served",))
 _run_hints = {_KEYS.get(name, name): hint for name, hint in _RUN.items()}
 _CODEC.readers[SessionResult] = _CODEC.object(_run_hints, _run, named=True, optional=("shard", "project"))

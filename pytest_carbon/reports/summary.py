@@ -11,6 +11,7 @@ from pytest_carbon.gate import sentences
 from pytest_carbon.records import CarbonIntensity, Key, SessionResult, Status
 from pytest_carbon.reports.failure import grid_and_pue, verb_for
 from pytest_carbon.reports.layout import HEADER, WARNING, Line, Page, columns
+from pytest_carbon.reports.served import sentences_of
 from pytest_carbon.reports.study import tables as tables_of_tasks
 from pytest_carbon.reports.table import LEAST_NAME, Row, folded, row_label, table, unfolded
 from pytest_carbon.tasks.figures import not_measured
@@ -75,6 +76,7 @@ def summary(
         lines += [*shared, *page.sentences([f"{compared}{':' if left_out else ''}"])]
         lines += [Line(text) for reason in left_out for text in page.wrap(reason, indent="  - ", hang="    ")]
         lines += [*page.sentences([nearby]), *_reference(part, page), *page.sentences([_after_work(rows)])]
+        lines += page.sentences(sentences_of(rows))
         lines += page.sentences(_elsewhere(rows, known), WARNING)
         if known.elsewhere and len(part.machine.gpus) > fewest and result.settings.gpus == "used":
             lines += page.sentences([_STAY_OPEN], WARNING)

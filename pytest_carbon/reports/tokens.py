@@ -12,10 +12,12 @@ Tokens = Literal["produced", "read"]
 def tokens_of(measurement: Measurement, counted: Counted | None = None) -> tuple[float, Tokens] | None:
     """Return the tokens of a call, and which they are; None of what is no text.
 
-    An image generation reads a prompt, too, but its tokens say nothing of its work. A call without a task that was
-    counted has the tokens that its ``generate()`` produced.
+    A served model's are those of its steady stretch. An image generation reads a prompt, too, but its tokens say
+    nothing of its work. A call without a task that was counted has the tokens that its ``generate()`` produced.
     """
-    task = measurement.task
+    task, served = measurement.task, measurement.served
+    if served is not None and served.tokens_per_s and served.requests_per_s:
+        return served.tokens_per_s / served.requests_per_s, "produced"
     if task is None:
         made = None if counted is None or counted.work is None else counted.work.tokens_out
         return (float(made), "produced") if made else None

@@ -172,6 +172,13 @@ def test_a_page_that_brings_its_files(play: Play, name: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_served_model(play: Play) -> None:
+    """The server of the page is started, driven and ended."""
+    environ = {"PYTEST_ADDOPTS": f"{QUICK} --carbon-intensity=475"}
+    assert play("howto/served.md", {"pytest.ini": "[pytest]\n"}, environ=environ).ran
+
+
+@pytest.mark.slow
 def test_cells_of_the_study_as_counted(play: Play, tmp_path: Path) -> None:
     """Two models of the table in docs/suite.md, counted again: the same FLOPs, bytes, kernels and prediction."""
     with_torch()

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_carbon.measure.merge import merged
-from pytest_carbon.records import Domain, DomainEnergy, Measurement, MeasurementWarning, Round, SessionScore
+from pytest_carbon.records import (
+    Domain,
+    DomainEnergy,
+    Measurement,
+    MeasurementWarning,
+    Round,
+    Served,
+    SessionScore,
+    Spread,
+)
 
 GPU, CPU = Domain("gpu:0", "measured", "nvml"), Domain("cpu:0", "estimated", "load")
 
@@ -128,3 +137,15 @@ def test_sessions_that_take_more_and_more_are_a_trend() -> None:
     assert warning.text.startswith("the energy of a call grew from each session to the next, by 10.0% over 6 sessions")
     assert merged([session(i, 1 + 0.02 * (i % 2)) for i in range(6)]).warnings == ()
     assert merged([session(i, 1 + 0.001 * i) for i in range(6)]).warnings == ()
+
+
+def test_what_a_server_did_is_merged() -> None:
+    """Rates and times are means, requests are a sum; a session without any leaves none."""
+    one = Served(2, 10, 1.0, 2.0, 10.0, Spread(0.25, 0.5), energy_j_per_token=1.0, first_token_s=Spread(0.1, 0.1))
+    two = replace(one, requests=30, requests_per_s=30.0, request_s=Spread(0.75, 1.5), energy_j_per_token=4.0)
+    both = merged([session(1, served=one), session(2, served=two)]).served
+    assert both is not None
+    assert (both.requests, both.requests_per_s, both.steady_s, both.request_s) == (40, 20.0, 2.0, Spread(0.5, 1.0))
+    assert both.energy_j_per_token == pytest.approx(2.0)  # a geometric mean, as of the energy of a request
+    assert both.first_token_s == Spread(0.1, 0.1)
+    assert merged([session(1, served=one), session(2)]).served is None

@@ -29,8 +29,10 @@ from pytest_carbon.records import (
     Measurement,
     MeasurementWarning,
     Round,
+    Served,
     SessionResult,
     SessionScore,
+    Spread,
     Status,
     SuiteVerdict,
     TaskInfo,
@@ -197,6 +199,7 @@ def test_a_report_has_these_keys() -> None:
                         "after_work_s": 1.8,
                         "temperature_c": 45.0,
                         "factors": None,
+                        "served": None,
                         "gpus": ["GPU-1234"],
                         "emissions_g_per_call": 0.00012,
                         "gated": ["gpu:0"],
@@ -430,6 +433,13 @@ domain_energies = st.builds(
     DomainEnergy, st.builds(Domain, texts, st.sampled_from(get_args(Kind)), texts), numbers, numbers, maybe_number
 )
 factors = st.builds(Factors, numbers, numbers, texts, numbers)
+spreads = st.builds(Spread, st.floats(0, 1e6), st.floats(0, 1e6))
+amounts = st.floats(0, 1e12)
+served = st.builds(
+    Served,
+    *(st.integers(1, 10**6), counts, amounts, amounts, amounts, spreads, *[st.none() | amounts] * 4),
+    *[st.none() | spreads] * 2,
+)
 measurements = st.builds(
     Measurement,
     *(texts, texts, counts, maybe_number, st.none() | st.floats(1e-12, 1e12), *[maybe_number] * 6),
@@ -449,6 +459,7 @@ measurements = st.builds(
         *(st.sampled_from(["study", "small", None]), *[maybe_number] * 5),
     ),
     factors=st.none() | factors,
+    served=st.none() | served,
 )
 verdicts = st.builds(
     Verdict,

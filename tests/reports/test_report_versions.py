@@ -24,7 +24,10 @@ from pytest_carbon.records import (
     Counted,
     Factors,
     MeasurementWarning,
+    Served,
     SessionResult,
+    Spread,
+    TestResult,
     UsageProblem,
 )
 from pytest_carbon.records.work import Work, WorkVerdict
@@ -47,6 +50,11 @@ COUNTED = Counted(
     (MeasurementWarning("unstable-id", "its id varies"),),
     versions={"torch": "2.13.0"},
 )
+SERVED = Served(
+    *(8, 400, 5.0, 6.0, 80.0, Spread(0.1, 0.2), 800.0, 10.0, 5.0, 0.1),
+    first_token_s=Spread(0.01, 0.02),
+    between_tokens_s=Spread(0.001, 0.002),
+)
 FULL = replace(
     RUN,
     tests=(
@@ -56,7 +64,7 @@ FULL = replace(
             RUN.tests[0],
             measurements=(
                 (
-                    replace(CALL, task=TASK, factors=Factors(1.0, 2.0, "3.3.2")),
+                    replace(CALL, task=TASK, factors=Factors(1.0, 2.0, "3.3.2"), served=SERVED),
                     replace(SLOWER, base_sessions=CALL.sessions),
                 ),
             ),
@@ -111,10 +119,16 @@ def test_a_report_of_an_earlier_version_is_read() -> None:
     report = content()
     for test in report["tests"]:
         for one in (test, *test["measurements"]):
-            for name in ("file", "line", "emissions_g_per_million_tokens", "million_tokens_are"):
+            for name in ("file", "line", "emissions_g_per_million_tokens", "million_tokens_are", "served"):
                 one.pop(name, None)
-    assert read(report) == replace(FULL, tests=tuple(replace(test, file=None, line=None) for test in FULL.tests))
+    assert read(report) == replace(FULL, tests=tuple(map(earlier, FULL.tests)))
     assert reportschema.OPEN.is_valid(report)
+
+
+def earlier(test: TestResult) -> TestResult:
+    """As it was before the fields were added."""
+    measurements = tuple((replace(measured, served=None), verdict) for measured, verdict in test.measurements)
+    return replace(test, file=None, line=None, measurements=measurements)
 
 
 def test_the_schema_describes_every_field() -> None:

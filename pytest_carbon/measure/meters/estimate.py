@@ -137,14 +137,16 @@ class CpuSeconds:
         grown_s = reaped_s - self._reaped_s
         alive = _descendants()
         for pid, now in alive.items():
-            before = self._alive.pop(pid, Spent())
+            before = self._alive.pop(pid, None) or processes.spent_before(pid)
             if now.itself_s < before.itself_s:  # the id of an ended process was used again
                 self._owed_s += before.itself_s + before.reaped_s
                 before = Spent()
             if pid not in self.excluded:
                 self._total_s += now.itself_s - before.itself_s
                 grown_s += max(0.0, now.reaped_s - before.reaped_s)
-        self._owed_s += sum(gone.itself_s + gone.reaped_s for pid, gone in self._alive.items() if not _runs(pid))
+        strange = processes.adopted()  # another process waits for them, so this one never has their time
+        ended = [gone for pid, gone in self._alive.items() if pid not in strange and not _runs(pid)]
+        self._owed_s += sum(gone.itself_s + gone.reaped_s for gone in ended)
         paid_s = min(self._owed_s, grown_s)
         self._total_s += grown_s - paid_s
         self._owed_s -= paid_s
@@ -168,7 +170,9 @@ def _descendants() -> dict[int, Spent]:
     import psutil
 
     family = {}
-    for child in psutil.Process().children(recursive=True):
+    others = [psutil.Process(pid) for pid in processes.adopted() if psutil.pid_exists(pid)]
+    children = [child for top in (psutil.Process(), *others) for child in top.children(recursive=True)]
+    for child in (*others, *children):
         with contextlib.suppress(psutil.Error):
             times = child.cpu_times()
             family[child.pid] = Spent(times.user + times.system, times.children_user + times.children_system)

@@ -322,12 +322,14 @@ def family() -> frozenset[int]:
     run = processes.of_run()
     watches = {os.getpid()} - {run}
     if PLATFORM == "linux":
-        return frozenset({run, *processes.descendants(of=run)} - watches)
+        family = processes.descendants(of=run) if watches else processes.descendants()
+        return frozenset({run, *family} - watches)
     import psutil
 
-    pids = {run}
-    with contextlib.suppress(psutil.Error):
-        pids.update(child.pid for child in psutil.Process(run).children(recursive=True))
+    pids = {run, *processes.adopted()}
+    for pid in tuple(pids):
+        with contextlib.suppress(psutil.Error):
+            pids.update(child.pid for child in psutil.Process(pid).children(recursive=True))
     return frozenset(pids - watches)
 
 
@@ -335,7 +337,8 @@ def _of_run(pids: Collection[int]) -> frozenset[int]:
     """Return those of the process that runs the work and its descendants."""
     if PLATFORM != "linux":
         return family().intersection(pids) if pids else frozenset()
-    return frozenset(pid for pid in pids if processes.descends(pid, processes.of_run()))
+    tops = (processes.of_run(), *processes.adopted())
+    return frozenset(pid for pid in pids if any(processes.descends(pid, top) for top in tops))
 
 
 def _is_mps_server(nvml: ModuleType, pid: int, ids_match: bool) -> bool:

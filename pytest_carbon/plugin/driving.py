@@ -1,0 +1,85 @@
+"""`carbon.drive()`: its arguments, and what a failed request does to the test."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pytest_carbon.measure import processes
+from pytest_carbon.measure.measurer import Measurer
+from pytest_carbon.measure.protocol import Protocol
+from pytest_carbon.measure.serving import servers
+from pytest_carbon.measure.serving.drive import RequestsFailed, drive
+from pytest_carbon.measure.serving.load import Slots
+from pytest_carbon.records import Measurement, UsageProblem
+
+__tracebackhide__ = True  # failures are shown at the line of the test
+
+_NOT_COUNTED = (
+    "carbon.drive() needs the energy of a server, and --carbon-work alone counts the work of this process: run it with"
+    " --carbon"
+)
+
+
+def check(send: Callable[[], Any], concurrency: int, timeout: float) -> None:
+    """Refuse impossible arguments. Raises UsageProblem, and TypeError for what cannot be called."""
+    if not callable(send):
+        raise TypeError(f"carbon.drive() takes a callable that does one request; it was given {send!r}")
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise UsageProblem(
+            f"concurrency={concurrency!r} is not possible: it is the number of requests in flight, a whole number, 1 or"
+            " more"
+        )
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+        raise UsageProblem(f"timeout={timeout!r} is not possible: it is the most seconds for a request, above 0")
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise UsageProblem(
+        "carbon.drive() runs an event loop of its own, and this test runs in one: write the test as a plain function"
+        " (def, not async def), and make the client in send; or measure requests of your own with `async with"
+        " carbon.window(…, calls=n)`"
+    )
+
+
+def slots(send: Callable[[], Any], concurrency: int, timeout: float) -> Slots:
+    """Return what sends the requests."""
+    return Slots(send, concurrency, timeout)
+
+
+def once(send: Callable[[], Any]) -> Any:
+    """Send one request, and return its answer, of a stream its parts; nothing is measured."""
+    import asyncio
+
+    async def received(answer: Any) -> Any:
+        if inspect.isawaitable(answer):
+            answer = await answer
+        return [part async for part in answer] if hasattr(answer, "__aiter__") else answer
+
+    answer = send()
+    if inspect.isawaitable(answer) or hasattr(answer, "__aiter__"):
+        answer = asyncio.run(received(answer))
+    return list(answer) if isinstance(answer, Iterator) else answer
+
+
+def measured(measurer: Any, name: str, sender: Slots, concurrency: int, protocol: Protocol, server: Any) -> Measurement:
+    """Load the server, and return the measurement, which may have failed."""
+    if not isinstance(measurer, Measurer):
+        pytest.skip(_NOT_COUNTED)
+    pids, gone = servers.find(server)
+    processes.adopt(pids)
+    return drive(measurer, name, sender, concurrency, protocol, gone)
+
+
+def answered(sender: Slots, name: str, measurement: Measurement) -> Any:
+    """Return the last answer. Raises RequestsFailed if a request failed."""
+    if sender.error is not None:
+        raise RequestsFailed(f"carbon.drive({name!r}): {measurement.failure}") from sender.error
+    return sender.answer

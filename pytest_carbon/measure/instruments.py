@@ -17,6 +17,7 @@ from pytest_carbon.measure.meters.nvml import NvmlMeter
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource
 from pytest_carbon.measure.protocol import Scope
 from pytest_carbon.measure.readings import Readings
+from pytest_carbon.measure.together import ALONE, Company, Place
 from pytest_carbon.measure.watcher import Watcher
 from pytest_carbon.records import (
     Calibration,
@@ -54,8 +55,11 @@ class Rig:
         calibration: Callable[[str], Calibration | None] = lambda machine: None,
         progress: Callable[[str], None] = lambda text: None,
         resting: Sequence[int] = (),
+        company: Company = ALONE,
     ) -> None:
         self._settings = settings
+        self._company = company
+        others = company.others
         self._load = contention.Reader().read
         self._before: Snapshot | None = None
         """What used the processor when the work began, if its energy counts."""
@@ -64,7 +68,7 @@ class Rig:
         self._looks: dict[str, Tenants] = {}
         """Who computed on each GPU right after the work."""
         self._resting = resting
-        self.choice = _choose(settings, sources or {})
+        self.choice = _choose(settings, sources or {}, company.places)
         """The meters, and the reason for each one that was not taken."""
         self.machines: dict[str, Machine] = {}
         self._ids: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
@@ -84,7 +88,7 @@ class Rig:
                 direct=[m for _, m in self.choice.taken if not m.stepped],
                 clock=time.perf_counter,
                 sleep=time.sleep,
-                synchronise=devices.synchroniser(synchronise),
+                synchronise=devices.synchroniser([*synchronise, others.wait] if others.there else synchronise),
                 progress=progress,
             ),
             scope=self._scope,
@@ -94,6 +98,7 @@ class Rig:
             before=self._look,
             conditions=self._conditions,
             afterwards=self._on_gpus,
+            others=others,
         )
         try:
             self._scope()  # domains that cannot be gated are refused before anything runs
@@ -148,7 +153,7 @@ class Rig:
                 family = nvml.family()
             gpus = tuple(self._gpus.values())
             # CUDA_VISIBLE_DEVICES was applied when NVIDIA's GPUs were chosen; it does not concern others.
-            used = {gpu.uuid for gpu in devices.used(gpus, self._pids, family)}
+            used = {gpu.uuid for gpu in devices.used(gpus, self._pids, family, self._company.held())}
             domains = tuple(d for d in domains if d.name not in self._gpus or self._gpus[d.name].uuid in used)
         gated = meters.gated(domains, self._settings.domains)
         uuids = tuple(self._gpus[d.name].uuid for d in gated if d.name in self._gpus)
@@ -244,7 +249,7 @@ class Rig:
         return warnings
 
 
-def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choice:
+def _choose(settings: Settings, more: Mapping[str, MeterSource], places: Sequence[Place]) -> meters.Choice:
     """Open the meters, of NVIDIA's GPUs only those that may be used."""
     choice = meters.choose(settings.meter, {**meters.built_in_sources(), **more})
     try:
@@ -256,7 +261,11 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
         if named is None:
             known = nvml.inventory()
             kind = "visible" if settings.gpus == "used" else settings.gpus
-            wanted = _countable(devices.select(kind, known.gpus, os.environ, known.mig_parents), meter)
+            if kind == "visible" and places:
+                seen = devices.shown_to(places, known.gpus, known.mig_parents)
+            else:
+                seen = devices.select(kind, known.gpus, os.environ, known.mig_parents)
+            wanted = _countable(seen, meter)
         else:
             wanted = tuple(gpu for gpu in meter.gpus() if gpu in named)
         if len(wanted) == len(meter.gpus()):

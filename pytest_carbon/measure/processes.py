@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
+from pytest_carbon.host.launcher import torchrun
 from pytest_carbon.host.stdlib import PLATFORM, os
 from pytest_carbon.records import MeterError
 
@@ -31,6 +32,14 @@ def watch(pid: int) -> None:
 def of_run() -> int:
     """Return the id of the process that runs the work: this one, or the one that it watches."""
     return os.getpid() if _watched is None else _watched
+
+
+def top_of_run() -> int:
+    """Return the id of the process that began the run: that one, or what started it together with other ranks."""
+    if torchrun(os.environ) is None:
+        return of_run()
+    words = (text(f"/proc/{of_run()}/stat") or "").rpartition(")")[2].split()
+    return int(words[1]) if len(words) > 1 else of_run()
 
 
 def descendants(proc: str = "/proc", of: int | None = None) -> dict[int, Spent]:

@@ -13,8 +13,10 @@ from pytest_carbon.measure import reference
 from pytest_carbon.measure.instruments import Rig
 from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.protocol import Protocol
+from pytest_carbon.measure.together import ALONE
 from pytest_carbon.plugin.processes.messages import Brought
-from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings
+from pytest_carbon.plugin.ranks.leading import Leading
+from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings, UsageProblem
 
 if TYPE_CHECKING:
     from pytest_carbon.measure.meters.protocol import MeterSource
@@ -33,10 +35,12 @@ class Measuring:
         progress: Callable[[str], None],
         *,
         resting: Sequence[int],
+        ranks: Leading | None = None,
     ) -> None:
         self._config = config
         self._settings = settings
         self._references: list[Measurement] = []
+        company = ALONE if ranks is None else ranks.company
         own = config.hook.pytest_carbon_meters(config=config)
         sources: dict[str, MeterSource] = {name: source for meters in own for name, source in meters.items()}
         self._rig = Rig(
@@ -47,8 +51,17 @@ class Measuring:
             session=session,
             calibration=calibration,
             progress=progress,
-            resting=resting,
+            resting=[*resting, *(place.pid for place in company.places)],
+            company=company,
         )
+        if ranks is not None and (uncounted := [d for d in self._rig.gated if d.family != "gpu"]):
+            self._rig.close()
+            names = ", ".join(f"{domain.name} ({domain.kind})" for domain in uncounted)
+            raise UsageProblem(
+                f"torchrun started {ranks.me.world} ranks of this run, which are measured together by their GPUs, and"
+                f" here the energy of {names} would be gated, which one rank alone uses or estimates: choose the GPUs"
+                " (--carbon-domains=gpu), or run pytest in one process"
+            )
         self._since_s = time.perf_counter()
         calibration(self.machine.id)
 

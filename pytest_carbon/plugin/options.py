@@ -203,6 +203,11 @@ OPTIONS = (
         "terminate a fresh process that completes no test for this long; its test fails (default: no limit)",
     ),
     Option(
+        "--carbon-rank-timeout SECONDS",
+        values.seconds(above=True),
+        "under torchrun: end the run where a rank does not come to the same place of a test within this (default: 300)",
+    ),
+    Option(
         "--carbon-shard INDEX/COUNT",
         values.shard,
         "divide the selected tests into COUNT shards of about equal measuring time, and run one of them, such as 3/8; "

@@ -47,6 +47,8 @@ class Settings:
     against: str | None = None
     confirm: int = 0
     session_timeout_s: float | None = None
+    rank_timeout_s: float = 300.0
+    """Under torchrun: how long rank 0 waits for another rank at a place that all come to."""
     shard: tuple[int, int] | None = None
     """The index, from 1, and the number of shards."""
     strict: bool = False

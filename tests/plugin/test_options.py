@@ -80,6 +80,7 @@ KEYS: dict[str, tuple[str, str, object]] = {
     "carbon_sessions": ("3", "sessions", 3),
     "carbon_confirm": ("3", "confirm", 3),
     "carbon_session_timeout": ("600", "session_timeout_s", 600.0),
+    "carbon_rank_timeout": ("600", "rank_timeout_s", 600.0),
     "carbon_reference": ("true", "reference", True),
     "carbon_strict": ("true", "strict", True),
     "carbon_max_detectable": ("150%", "max_detectable", 1.5),

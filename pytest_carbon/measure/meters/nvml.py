@@ -319,8 +319,8 @@ class Integral:
 
 def family() -> frozenset[int]:
     """Return the ids of the process that runs the work and its living descendants, but not of one that watches."""
-    run = processes.of_run()
-    watches = {os.getpid()} - {run}
+    watches = {os.getpid()} - {processes.of_run()}
+    run = processes.top_of_run()
     if PLATFORM == "linux":
         return frozenset({run, *processes.descendants(of=run)} - watches)
     import psutil
@@ -335,7 +335,7 @@ def _of_run(pids: Collection[int]) -> frozenset[int]:
     """Return those of the process that runs the work and its descendants."""
     if PLATFORM != "linux":
         return family().intersection(pids) if pids else frozenset()
-    return frozenset(pid for pid in pids if processes.descends(pid, processes.of_run()))
+    return frozenset(pid for pid in pids if processes.descends(pid, processes.top_of_run()))
 
 
 def _is_mps_server(nvml: ModuleType, pid: int, ids_match: bool) -> bool:

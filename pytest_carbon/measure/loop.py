@@ -58,6 +58,7 @@ def run_loop(
                 readings.synchronise()
                 since_s = clock() + readings.settle_s
             progress("waiting for quiet")
+            work.others.quiet(known, phased=bool(phased))
             readings.wait_before(scope, since_s, sharp=False)
             readings.synchronise()
             if not loop.rounds:

@@ -121,7 +121,7 @@ class Measurer:
             begin()
             loop = run_loop(work, protocol, self.readings, scope, call_s, idle_since_s, self.before)
             result = loop.result
-            return result, self._finish(name, loop, protocol)
+            return result, self.finish(name, loop, protocol)
         except (MeterError, MeasurementError) as error:
             if result is _NOT_CALLED:
                 result = work()
@@ -141,6 +141,7 @@ class Measurer:
             self.readings.forget()
             # The edges show what ran before, unmeasured; the end of what was measured is known.
             since_s = self.readings.busy_until_s + self.readings.settle_s
+            self.others.quiet(self.readings.calibration, window=True)
             self.readings.wait_before(scope, since_s, sharp=True)
             self.readings.synchronise()
             self.before()
@@ -159,9 +160,8 @@ class Measurer:
         with undone(look=False):  # to read at once: to look, or to find the scope, is work, too
             end = self._read_end(opened)
         with undone() as more:
-            return self.others.finish(
-                self._ended(name, opened, end_s, self._read_end(opened) if more else end, calls, protocol)
-            )
+            made = self._ended(name, opened, end_s, self._read_end(opened) if more else end, calls, protocol)
+            return self.others.finish(made, calls)
 
     def _read_end(self, opened: OpenWindow) -> Mapping[str, float] | Exception:
         """Read what was read when a window opened; what fails may be patched."""
@@ -207,7 +207,7 @@ class Measurer:
                 [window],
                 [Round(1, window.duration_s)],
             )
-            measurement = self._finish(name, loop, replace(protocol, rounds=1), waited_s=opened.waited_s)
+            measurement = self.finish(name, loop, replace(protocol, rounds=1), waited_s=opened.waited_s)
         except (MeterError, MeasurementError) as error:
             return Measurement(name=name, machine=scope.machine, failure=str(error))
         traced = Tracers(*opened.traced, *tracers.running())
@@ -260,7 +260,7 @@ class Measurer:
         if self.readings.calibration is not None:
             self.calibrations[scope.machine] = self.readings.calibration
 
-    def _finish(self, name: str, loop: Loop, protocol: Protocol, waited_s: float = 0.0) -> Measurement:
+    def finish(self, name: str, loop: Loop, protocol: Protocol, waited_s: float = 0.0) -> Measurement:
         """Wait for the line after the work, and put the figures together."""
         scope, readings = loop.scope, self.readings
         conditions = tuple(self.conditions(scope.gated))

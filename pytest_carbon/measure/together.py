@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from pytest_carbon.records import CarbonError, Measurement
+from pytest_carbon.records import Calibration, CarbonError, Measurement
 
 Kind = Literal["calls", "window"]
 
@@ -21,6 +21,8 @@ class Place:
 
     rank: int
     node: int
+    reads: bool
+    """Whether it reads the GPUs of its node."""
     pid: int
     visible: tuple[str, ...] | None
     """The UUIDs of the GPUs that torch sees; None before CUDA starts."""
@@ -38,6 +40,9 @@ class Others(Protocol):
     def meet(self, kind: Kind, name: str | None = None) -> None:
         """Wait until all have come to this measurement."""
 
+    def quiet(self, calibration: Calibration | None, *, window: bool = False, phased: bool = False) -> None:
+        """Let those who read GPUs elsewhere wait for quiet there, before a window."""
+
     def call(self, calls: int, *, prepare: bool, counts: bool = False) -> None:
         """Let the others make calls, of a round if it ``counts``; ``prepare``: after a setup."""
 
@@ -47,8 +52,8 @@ class Others(Protocol):
     def wait(self) -> None:
         """Wait until the others have done what they were told, and their devices rest."""
 
-    def finish(self, measurement: Measurement) -> Measurement:
-        """Tell the others what was measured; return it with what they measured."""
+    def finish(self, measurement: Measurement, calls: int | None = None) -> Measurement:
+        """Tell the others what was measured; return it with what they measured. ``calls``: in a window."""
 
 
 class _Nobody:
@@ -59,6 +64,9 @@ class _Nobody:
     def meet(self, kind: Kind, name: str | None = None) -> None:
         pass
 
+    def quiet(self, calibration: Calibration | None, *, window: bool = False, phased: bool = False) -> None:
+        pass
+
     def call(self, calls: int, *, prepare: bool, counts: bool = False) -> None:
         pass
 
@@ -68,7 +76,7 @@ class _Nobody:
     def wait(self) -> None:
         pass
 
-    def finish(self, measurement: Measurement) -> Measurement:
+    def finish(self, measurement: Measurement, calls: int | None = None) -> Measurement:
         return measurement
 
 

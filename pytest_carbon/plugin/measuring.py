@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from pytest_carbon.measure.meters.protocol import MeterSource
 
 
+def protocol_of(settings: Settings) -> Protocol:
+    """Return the defaults of ``carbon.run()``."""
+    names = ("warmup_s", "rounds", "min_time_s", "max_time_s", "precision", "tolerance")
+    return Protocol(**{name: getattr(settings, name) for name in names})
+
+
 class Measuring:
     """The open meters of this process; ``resting``: processes that are no neighbours."""
 
@@ -54,6 +60,10 @@ class Measuring:
             resting=[*resting, *(place.pid for place in company.places)],
             company=company,
         )
+        self._nodes = 1
+        if ranks is not None:
+            self._nodes = ranks.me.nodes
+            ranks.lead.machines, ranks.lead.g_per_j = self._rig.machines, intensity.emissions_g(1.0)
         if ranks is not None and (uncounted := [d for d in self._rig.gated if d.family != "gpu"]):
             self._rig.close()
             names = ", ".join(f"{domain.name} ({domain.kind})" for domain in uncounted)
@@ -72,8 +82,7 @@ class Measuring:
     @property
     def protocol(self) -> Protocol:
         """Return the defaults of ``carbon.run()``."""
-        names = ("warmup_s", "rounds", "min_time_s", "max_time_s", "precision", "tolerance")
-        return Protocol(**{name: getattr(self._settings, name) for name in names})
+        return protocol_of(self._settings)
 
     @property
     def machine(self) -> Machine:
@@ -95,7 +104,7 @@ class Measuring:
             self.machine,
             self._rig.machines,
             self._rig.notes,
-            self._rig.cost_j(),
+            self._rig.cost_j() if self._nodes == 1 else None,
             time.perf_counter() - self._since_s,
             self._rig.measurer.calibrations,
             reference.of_process(self._references),

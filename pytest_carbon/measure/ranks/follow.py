@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any
 
 from pytest_carbon.host.patches import in_place, undone
 from pytest_carbon.measure import tracers
@@ -11,12 +12,11 @@ from pytest_carbon.measure.lazy import refuse_lazy
 from pytest_carbon.measure.protocol import Call, Protocol
 from pytest_carbon.measure.ranks import messages
 from pytest_carbon.measure.ranks.channel import Spoke
+from pytest_carbon.measure.ranks.messages import Message
 from pytest_carbon.measure.together import Kind, RanksApart
 from pytest_carbon.records import Measurement, MeasurementWarning
 
 __tracebackhide__ = True  # an error of a measured call is shown without the frames of this module
-
-M = TypeVar("M")
 
 
 class Over(Exception):
@@ -64,13 +64,16 @@ class Follower:
                 if isinstance(message, messages.Measured):
                     return result, message.measurement
                 if not isinstance(message, messages.Calls):
-                    raise _left(message)
+                    self._other(message, protocol)
+                    continue
                 result = None  # it may hold memory that the next call needs
                 if message.counts and not counted:
                     counted = True
                     begin()
                 if message.prepare:
                     args, kwargs = work.prepared()
+                if message.counts:
+                    self._begin(message.calls)
                 with in_place():
                     for _ in range(message.calls):
                         result = None
@@ -84,14 +87,18 @@ class Follower:
     def window_begin(self) -> bool:
         """Wait until rank 0 opens the window."""
         self._arrive("window", "")
-        self._hear(messages.Go)
+        while not isinstance(message := self._spoke.hear(), messages.Go):
+            self._other(message, Protocol())
+        self._begin(1)
         return True
 
     @undone.during
     def window_end(self, name: str, opened: object, calls: int, protocol: Protocol) -> Measurement:
         """Say that the code has run, and take over what was measured."""
         self._rest()
-        return self._hear(messages.Measured).measurement
+        while not isinstance(message := self._spoke.hear(), messages.Measured):
+            self._other(message, replace(protocol, rounds=1))
+        return message.measurement
 
     def window_drop(self, opened: object) -> None:
         """Leave a window whose code failed."""
@@ -108,18 +115,20 @@ class Follower:
         self._synchronise()
         self._spoke.answer(messages.Rests(self._held()))
 
-    def _hear(self, kind: type[M]) -> M:
-        """Wait for a message of this kind. Raises RanksApart where rank 0 has left the measurement."""
-        message = self._spoke.hear()
-        if not isinstance(message, kind):
-            raise _left(message)
-        return message
+    def _other(self, message: Message, protocol: Protocol) -> None:
+        """Take a message about a window. Raises RanksApart where rank 0 has left the measurement."""
+        if isinstance(message, messages.Status):
+            raise Over(message.status)
+        if isinstance(message, messages.Left):
+            raise RanksApart(message.why)
+        if not isinstance(message, messages.Quiet | messages.AllRest | messages.Sum):
+            raise RanksApart(f"rank 0 does something else here: {type(message).__name__}")
+        self._told(message, protocol)
 
+    def _told(self, message: Message, protocol: Protocol) -> None:
+        """Do what concerns those that read GPUs."""
+        if isinstance(message, messages.Quiet):
+            self._rest()
 
-def _left(message: Any) -> Exception:
-    """Return the error of a measurement that rank 0 has left."""
-    if isinstance(message, messages.Status):
-        return Over(message.status)
-    if isinstance(message, messages.Left):
-        return RanksApart(message.why)
-    return RanksApart(f"rank 0 does something else here: {type(message).__name__}")
+    def _begin(self, calls: int) -> None:
+        """Begin calls that are measured, or the code of a window."""

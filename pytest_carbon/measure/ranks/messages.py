@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pytest_carbon.codec import Codec
 from pytest_carbon.host.stdlib import json
 from pytest_carbon.measure.together import Kind
-from pytest_carbon.records import Machine, Measurement
+from pytest_carbon.records import Calibration, Machine, Measurement
 
 # --- from rank 0 to all others
 
@@ -23,6 +23,30 @@ class Calls:
     """Whether to run the setup before."""
     counts: bool
     """Whether they are a round of the measurement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """Wait for quiet before a window of calls, or of code, with what is known of the counters."""
+
+    calibration: Calibration | None
+    held: tuple[str, ...]
+    """The GPUs on which any rank holds a context."""
+    window: bool
+    phased: bool
+    """Whether calls start at phases of a counter's period."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllRest:
+    """All ranks have made the calls, and all devices rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Say what the GPUs of the node took; ``calls``: in a window."""
+
+    calls: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +142,23 @@ class Ended:
 
 
 Message = (
-    Calls | Go | Measured | Left | Decided | Agreed | Status | Arrived | Rests | Result | Part | Says | Ended
-)  # fmt: skip
+    Calls
+    | Quiet
+    | AllRest
+    | Sum
+    | Go
+    | Measured
+    | Left
+    | Decided
+    | Agreed
+    | Status
+    | Arrived
+    | Rests
+    | Result
+    | Part
+    | Says
+    | Ended
+)
 _KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
 _CODEC = Codec(
     forms={float: float},  # figures arrive as they are, also those that are not finite

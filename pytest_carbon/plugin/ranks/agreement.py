@@ -44,9 +44,9 @@ def difference(said: Sequence[str]) -> str:
 
 def place_form(place: Place) -> str:
     visible = list(place.visible) if place.visible is not None else None
-    return json.dumps([place.rank, place.node, place.pid, visible, dict(place.environ)])
+    return json.dumps([place.rank, place.node, place.reads, place.pid, visible, dict(place.environ)])
 
 
 def place_of(text: str) -> Place:
-    rank, node, pid, visible, environ = json.loads(text)
-    return Place(rank, node, pid, None if visible is None else tuple(visible), environ)
+    rank, node, reads, pid, visible, environ = json.loads(text)
+    return Place(rank, node, reads, pid, None if visible is None else tuple(visible), environ)

@@ -57,6 +57,4 @@ def _impossible(settings: Settings, me: Rank) -> str | None:
             "its rendezvous serves no store of its own, over which they could find each other: use"
             " --rdzv-backend=c10d or --standalone"
         )
-    if me.nodes > 1:
-        return f"they run on {me.nodes} nodes, and only the ranks of one node are measured together: use --nnodes=1"
     return None

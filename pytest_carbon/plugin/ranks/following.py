@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import functools
+from collections.abc import Generator, Sequence
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -11,19 +13,22 @@ from pytest_carbon.host.launcher import Rank
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import io, json, os, signal, time
 from pytest_carbon.measure import devices
-from pytest_carbon.measure.protocol import Protocol
+from pytest_carbon.measure.instruments import Rig
 from pytest_carbon.measure.ranks import channel, messages
 from pytest_carbon.measure.ranks.channel import RankLost, Spoke
 from pytest_carbon.measure.ranks.follow import Follower, Over
+from pytest_carbon.measure.ranks.read import Reader
+from pytest_carbon.measure.together import Company, Place
 from pytest_carbon.plugin import foreign
 from pytest_carbon.plugin.carbons import Carbons, tasks_of
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.ids import test_id
+from pytest_carbon.plugin.measuring import protocol_of
 from pytest_carbon.plugin.place import Listener
 from pytest_carbon.plugin.ranks import agreement, parts
 from pytest_carbon.plugin.ranks.leading import here
 from pytest_carbon.plugin.waiting import Test, measures
-from pytest_carbon.records import Settings
+from pytest_carbon.records import CarbonError, CarbonIntensity, Settings
 
 LEFT_S = 1.0
 """After torchrun's SIGTERM this rank stays for so long: rank 0 is to see which one ended first."""
@@ -39,6 +44,10 @@ class Following:
         self._spoke: Spoke | None = None
         self._tests: dict[str, Test] = {}
         self._session: pytest.Session | None = None
+        self._follower: Follower | None = None
+        self._rig: Rig | None = None
+        self._held: tuple[str, ...] = ()
+        """The UUIDs of the GPUs on which any rank holds a context."""
         self._ended = False
         self._why = ""
         """Why this rank stopped early."""
@@ -59,12 +68,37 @@ class Following:
         return self._spoke
 
     def _carbon(self, item: pytest.Item, listener: Listener) -> Carbon:
-        wait = [wait for wait in self._config.hook.pytest_carbon_synchronise(config=self._config) if wait]
-        follower = Follower(
-            self.spoke, synchronise=devices.synchroniser(wait), held=devices.context_uuids, machine="elsewhere"
-        )
-        strict = self._settings.strict and self._settings.gate == "fail"
-        return Carbon(follower, Protocol(), listener=listener, strict=strict, tasks=tasks_of(item))
+        settings = self._settings
+        strict = settings.strict and settings.gate == "fail"
+        assert self._follower is not None
+        return Carbon(self._follower, protocol_of(settings), listener=listener, strict=strict, tasks=tasks_of(item))
+
+    def _open(self, places: Sequence[Place]) -> None:
+        """Make what takes part in measurements; on a node without rank 0, one rank reads the GPUs."""
+        hook = self._config.hook
+        wait = [wait for wait in hook.pytest_carbon_synchronise(config=self._config) if wait]
+        common: dict[str, Any] = {"synchronise": devices.synchroniser(wait), "held": devices.context_uuids}
+        if not self.me.reads or self.me.node == 0 or not self._tests:
+            self._follower = Follower(self.spoke, **common, machine="")
+            return
+        own = [place for place in places if place.node == self.me.node]
+        sources = {
+            n: source for meters in hook.pytest_carbon_meters(config=self._config) for n, source in meters.items()
+        }
+        try:
+            self._rig = Rig(
+                self._settings,
+                intensity=CarbonIntensity(0.0, 1.0, "rank 0 knows it", None),
+                session="",
+                sources=sources,
+                synchronise=wait,
+                resting=[place.pid for place in own],
+                company=Company(held=lambda: self._held, places=own),
+            )
+        except CarbonError as error:
+            raise pytest.exit.Exception(f"node {self.me.node}: {error}", 1) from None
+        hold = functools.partial(setattr, self, "_held")
+        self._follower = Reader(self.spoke, **common, machine="", rig=self._rig, others_hold=hold)
 
     # --- hooks
 
@@ -91,13 +125,16 @@ class Following:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        with undone():
-            self._agree(agreement.place_form(here(self.me)))
         try:
+            with undone():
+                self._open(list(map(agreement.place_of, self._agree(agreement.place_form(here(self.me))))))
             result = yield
         except BaseException as error:
             self._why = f"{type(error).__name__}: {error}".rstrip(": ")
             raise
+        finally:
+            if self._rig is not None:
+                self._rig.close()
         self._end()
         return result
 

@@ -49,7 +49,7 @@ class Leading:
             self._hub = channel.listen(self.me, self._settings.rank_timeout_s, self._say)
         except RankLost as lost:
             raise self._over(str(lost)) from None
-        self.lead = Lead(self._hub)
+        self.lead = Lead(self._hub, self.me.node)
         signal.signal(signal.SIGTERM, self._terminated)
 
     @property
@@ -83,6 +83,7 @@ class Leading:
         with undone():
             said = self._agree(agreement.place_form(here(self.me)))
             self.places = tuple(map(agreement.place_of, said))
+            self.lead.readers = {p.rank: p.node for p in self.places if p.reads and p.node != self.me.node}
         return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -216,4 +217,4 @@ def here(me: Rank) -> Place:
     names = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
     environ = {name: os.environ[name] for name in names if name in os.environ}
     visible = devices.torch_uuids() if "torch" in sys.modules else None
-    return Place(me.rank, me.node, os.getpid(), visible, environ)
+    return Place(me.rank, me.node, me.reads, os.getpid(), visible, environ)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pytest_carbon.host.machine import describe
 from pytest_carbon.host.stdlib import os, time
-from pytest_carbon.measure import contention, devices, meters, tenants
+from pytest_carbon.measure import contention, devices, lines, meters, tenants
 from pytest_carbon.measure.contention import Snapshot
 from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.meters import Choice, nvml
@@ -16,6 +16,7 @@ from pytest_carbon.measure.meters.estimate import EstimateMeter
 from pytest_carbon.measure.meters.nvml import NvmlMeter
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource
 from pytest_carbon.measure.protocol import Scope
+from pytest_carbon.measure.ranks.nodes import on_node
 from pytest_carbon.measure.readings import Readings
 from pytest_carbon.measure.together import ALONE, Company, Place
 from pytest_carbon.measure.watcher import Watcher
@@ -122,7 +123,17 @@ class Rig:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about the meters for the report."""
-        return self.nvidia.notes() if self.nvidia is not None else ()
+        own = self.nvidia.notes() if self.nvidia is not None else ()
+        return (*own, *self._of_ranks()) if self._company.places else own
+
+    def _of_ranks(self) -> Iterator[str]:
+        """Say which GPUs the ranks of this node left idle, and whether the others divide among them."""
+        used = [domain.name for domain in self._latest.domains if domain.name in self._gpus]
+        idle = [name for name in self._gpus if name not in used and name not in self._left_out]
+        edges = self.measurer.readings.edges
+        powers_w = [lines.mean_power_w(edges[name]) for name in idle if len(edges.get(name, ())) >= 2]
+        power_w = sum(powers_w) if len(powers_w) == len(idle) else None
+        return on_node(self._company.places[0].node, len(self._company.places), used, idle, power_w)
 
     def machine(self, id: str | None = None) -> Machine:
         """Return the machine with an id; by default that of the latest measurement."""

@@ -60,9 +60,8 @@ class Measuring:
             resting=[*resting, *(place.pid for place in company.places)],
             company=company,
         )
-        self._nodes = 1
+        self._ranks = ranks
         if ranks is not None:
-            self._nodes = ranks.me.nodes
             ranks.lead.machines, ranks.lead.g_per_j = self._rig.machines, intensity.emissions_g(1.0)
         if ranks is not None and (uncounted := [d for d in self._rig.gated if d.family != "gpu"]):
             self._rig.close()
@@ -103,8 +102,8 @@ class Measuring:
         return Brought(
             self.machine,
             self._rig.machines,
-            self._rig.notes,
-            self._rig.cost_j() if self._nodes == 1 else None,
+            (*self._rig.notes, *(self._ranks.lead.notes if self._ranks is not None else ())),
+            self._rig.cost_j() if self._ranks is None or self._ranks.me.nodes == 1 else None,
             time.perf_counter() - self._since_s,
             self._rig.measurer.calibrations,
             reference.of_process(self._references),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import reportschema
-from conftest import INTENSITY
+from conftest import INTENSITY, CarbonRunner
 from faults import H100, simulated_gpus
 
 from simulation import SimulatedGpu, SimulatedNvml
@@ -77,7 +77,7 @@ def torchrun(pytester: pytest.Pytester) -> Torchrun:
     """Runs ``torchrun -m pytest --carbon`` in pytester's folder; ``sim``: over simulated GPUs."""
 
     def run(ranks: int, *args: str, sim: SimulatedNvml | None = None, more: tuple[str, ...] = ()) -> Ended:
-        environ = {**os.environ, **(sim.environ if sim is not None else {}), "OMP_NUM_THREADS": "1"}
+        environ = {**os.environ, **(sim.environ if sim is not None else {}), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         file = pytester.path / "report.json"
         file.unlink(missing_ok=True)
         program = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", *more]
@@ -142,3 +142,249 @@ def test_ranks_measure_together(
     assert calls["energy_j_per_call"] == pytest.approx(3.0 + 6.0 + 0.7, rel=0.1)
     codes = {warning["code"] for test in run.report["tests"] for m in test["measurements"] for warning in m["warnings"]}
     assert not codes & {"shared-gpu", "elsewhere"}
+
+
+FAULTS = """
+import os, time
+import pytest
+
+RANK = int(os.environ["RANK"])
+
+def call():
+    time.sleep(0.005)
+
+def failing(on):
+    made = []
+    def call():
+        made.append(1)
+        assert len(made) < 6 or RANK != on, "the sixth call"
+    return call
+
+def test_on_one():
+    assert RANK != 1, "an assertion"
+
+def test_on_all():
+    assert False, "on all"
+
+@pytest.mark.skipif(RANK != 0, reason="rank 0 only")
+def test_first_only():
+    pass
+
+@pytest.mark.skipif(RANK == 0, reason="not rank 0")
+def test_others_only():
+    assert RANK != 1, "on the others"
+
+@pytest.mark.skipif(RANK == 1, reason="not here")
+def test_skipped_on_one(carbon):
+    carbon(call)
+
+def test_after_measuring(carbon):
+    carbon(call)
+    assert RANK != 1, "after measuring"
+
+def test_in_a_call(carbon):
+    carbon(failing(on=1))
+
+def test_in_a_call_of_the_first(carbon):
+    carbon(failing(on=0))
+
+def test_other_names(carbon):
+    carbon.run(call, name=f"of {RANK}")
+
+def test_in_a_window(carbon):
+    with carbon.window():
+        assert RANK != 1, "in the window"
+
+def test_not_measured_on_one(carbon):
+    if RANK == 0:
+        carbon(call)
+
+def test_not_measured_on_the_first(carbon):
+    if RANK == 1:
+        carbon(call)
+
+def test_last(carbon):
+    carbon(call)
+    assert carbon["call"].energy_j_per_call > 0
+"""
+
+
+@pytest.mark.slow
+def test_what_fails_on_one_rank_fails(
+    torchrun: Torchrun, pytester: pytest.Pytester, tmp_path: Path, nvml_library: Path
+) -> None:
+    """With the rank's name, and what it says; the ranks go on together with the next test, whatever went apart."""
+    pytester.makepyfile(test_it=FAULTS)
+    with simulated_gpus(pytester.path, nvml_library, gpus(2)) as sim:
+        run = torchrun(2, "-rA", sim=sim)
+    assert run.status == 1
+    for shown in (
+        "FAILED test_it.py::test_on_one - it failed on rank 1",
+        "FAILED test_it.py::test_on_all - AssertionError: on all",
+        "PASSED test_it.py::test_first_only",
+        "ERROR test_it.py::test_others_only - it failed on rank 1",
+        "FAILED test_it.py::test_skipped_on_one - rank 1 skips this test: what is measured must run on all",
+        "FAILED test_it.py::test_after_measuring - it failed on rank 1",
+        "FAILED test_it.py::test_in_a_call - it failed on rank 1",
+        "FAILED test_it.py::test_in_a_call_of_the_first - AssertionError: the sixth call",
+        "FAILED test_it.py::test_other_names - rank 0 measures 'of 0' here, and rank 1 measures 'of 1'",
+        "FAILED test_it.py::test_in_a_window - it failed on rank 1",
+        "FAILED test_it.py::test_not_measured_on_one - rank 1 did not take part in this measurement",
+        "FAILED test_it.py::test_not_measured_on_the_first - it failed on rank 1",
+        "PASSED test_it.py::test_last",
+    ):
+        assert shown in run.text
+    assert run.out.count("short test summary info") == 1
+    assert "exitcode : 1" in run.text.replace("  ", " ")
+
+
+DYING = """
+import os, time
+import pytest
+
+RANK = int(os.environ["RANK"])
+
+def test_before(carbon):
+    carbon(time.sleep, 0.005)
+
+def test_dies(carbon):
+    carbon(time.sleep, 0.005)
+    if RANK == 1:
+        {dies}
+
+def test_after(carbon):
+    carbon(time.sleep, 0.005)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dies", "says"),
+    [
+        ("os.kill(os.getpid(), 9)", "rank 1 has ended before the run was over"),
+        ("os._exit(7)", "rank 1 has ended before the run was over"),
+        ("pytest.exit('enough')", "rank 1 ended its run in test_it.py::test_dies: Exit: enough"),
+    ],
+    ids=["killed", "ended", "left"],
+)
+def test_a_rank_that_dies_is_named(
+    torchrun: Torchrun, pytester: pytest.Pytester, nvml_library: Path, dies: str, says: str
+) -> None:
+    """It ends the run at once, with a report of what was measured."""
+    pytester.makepyfile(test_it=DYING.format(dies=dies))
+    with simulated_gpus(pytester.path, nvml_library, gpus(1)) as sim:
+        run = torchrun(2, sim=sim)
+    assert (run.status, says in run.text, "Traceback" in run.out.partition("ChildFailedError")[0]) == (1, True, True)
+    assert "1 passed" in run.text
+    assert run.report["exit_status"] == 1
+
+
+STUCK = (
+    GROUP
+    + """
+def test_goes_apart(carbon):
+    carbon(work)
+    assert RANK != 1, "before the others meet it"
+    dist.barrier()
+"""
+)
+
+
+@pytest.mark.slow
+def test_an_operation_that_a_rank_has_left_ends(
+    torchrun: Torchrun, pytester: pytest.Pytester, nvml_library: Path
+) -> None:
+    """Rank 0 waits in it, and gloo waits for half an hour: the run ends, with what failed on the other rank."""
+    pytester.makepyfile(test_it=STUCK)
+    with simulated_gpus(pytester.path, nvml_library, gpus(2)) as sim:
+        run = torchrun(2, "--carbon-rank-timeout=2", sim=sim)
+    assert run.status == 1
+    assert "carbon: rank 1 has waited for rank 0 for 22 s, so the run was ended" in run.text
+    assert "AssertionError: before the others meet it" in run.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("suite", "says"),
+    [
+        (
+            "@pytest.mark.parametrize('rank', [RANK])\ndef test_it(rank): pass",
+            "ERROR: the ranks collected different tests: rank 1 lacks test_it.py::test_it[0]; rank 1 alone has"
+            " test_it.py::test_it[1]. All ranks must run the same tests",
+        ),
+        (
+            "assert RANK != 1\ndef test_it(): pass",
+            "ERROR: the ranks collected different tests: rank 1 lacks test_it.py::test_it.",
+        ),
+        (
+            "@pytest.mark.parametrize('n', [0, 1] if RANK else [1, 0])\ndef test_it(n): pass",
+            "ERROR: the ranks collected the tests in different orders: rank 0 has test_it.py::test_it[1] where rank 1"
+            " has test_it.py::test_it[0].",
+        ),
+    ],
+    ids=["parameters", "an import", "the order"],
+)
+def test_ranks_that_collect_different_tests_are_refused(
+    torchrun: Torchrun, pytester: pytest.Pytester, suite: str, says: str
+) -> None:
+    pytester.makepyfile(test_it=f"import os\nimport pytest\n\nRANK = int(os.environ['RANK'])\n{suite}\n")
+    run = torchrun(2)
+    assert (run.status, run.text.count(says)) == (1, 1)
+    assert "exitcode : 4" in run.text
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "4", "RANK": "0", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "args", "says"),
+    [
+        (
+            {"OMPI_COMM_WORLD_SIZE": "4"},
+            [],
+            "mpirun started 4 ranks of this run, and pytest-carbon measures several ranks together only where torchrun"
+            " starts them: torchrun --nproc-per-node=4 -m pytest --carbon; or run pytest in one process",
+        ),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "8"}, [], "srun started 8 ranks of this run"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, ["--carbon-work"], "mpirun started 4 ranks of this run"),
+        (TORCHRUN, ["--carbon-sessions=2"], "torchrun started 4 ranks of this run: leave --carbon-sessions=2 out"),
+        (TORCHRUN, ["--carbon-against=HEAD"], "leave --carbon-against out, for a fresh process would be one rank"),
+        (TORCHRUN, ["--carbon-work"], "leave --carbon-work out: it counts in a fresh process"),
+        (TORCHRUN, ["--carbon-reference"], "leave --carbon-reference out: it is the work of one process"),
+        (TORCHRUN | {"TORCHELASTIC_MAX_RESTARTS": "3"}, [], "leave --max-restarts=3 out: a run that failed would be"),
+        (TORCHRUN | {"TORCHELASTIC_USE_AGENT_STORE": "False"}, [], "use --rdzv-backend=c10d or --standalone"),
+    ],
+)
+def test_what_ranks_cannot_do_is_refused(
+    run_carbon: CarbonRunner,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    args: list[str],
+    says: str,
+) -> None:
+    """With a sentence that says what to do instead, before anything runs."""
+    pytester.makepyfile(test_it="def test_it(carbon): carbon(print)")
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    run = run_carbon(*args)
+    assert (run.ret, says in run.errors) == (4, True)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"SLURM_STEP_NUM_TASKS": "8"},
+        {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"},
+        {"OMPI_COMM_WORLD_SIZE": "1"},
+        {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "1"},
+    ],
+    ids=["a batch script", "one task", "one rank of mpirun", "one rank of torchrun"],
+)
+def test_one_process_of_a_launcher_is_one_process(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]
+) -> None:
+    pytester.makepyfile(test_it="from battery import draw\n\ndef test_it(carbon): carbon(draw, 1.0)")
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert run_carbon().outcomes() == {"passed": 1}

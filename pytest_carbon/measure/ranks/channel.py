@@ -167,9 +167,13 @@ class Hub:
             since_s, rank = min(waiting, default=(now_s, 0))
             if now_s < since_s + self._timeout_s + GRACE_S:
                 return
+            said = self._came[rank][0][1]
+            told = ""
+            if isinstance(said, messages.Part) and said.text:
+                told = f" The {said.when} of {said.test} failed on rank {rank}:\n{said.text}"
             why = (
-                f"rank {rank} has waited for rank 0 for {now_s - since_s:.0f} s, so the run was ended: rank 0 waits in"
-                " an operation that the other has left. Raise --carbon-rank-timeout if it only needs longer"
+                f"rank {rank} has waited for rank 0 for {now_s - since_s:.0f} s, so the run was ended: rank 0 may wait"
+                f" in an operation that the other has left. Raise --carbon-rank-timeout if it only needs longer.{told}"
             )
         self._said_last(why)
         os._exit(1)

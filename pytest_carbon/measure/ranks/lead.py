@@ -26,6 +26,7 @@ class Lead:
         self.machines: dict[str, Machine] = {}
         """Those of this run, by id; takes those over several nodes, too."""
         self.g_per_j: float | None = None
+        self._notes: dict[int, tuple[str, ...]] = {}
         self._counts = False
         """Whether what the others do is measured."""
         self._owed = False
@@ -100,11 +101,17 @@ class Lead:
             message = self._hub.next(rank, "the energy of its node")
             if isinstance(message, messages.Result):
                 parts.append((node, message.measurement, message.machine))
+                self._notes[rank] = message.notes
             else:
                 self._missed(rank, message)
         whole, machine = over_nodes(parts, self.g_per_j)
         self.machines[machine.id] = machine
         return whole
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about the other nodes for the report."""
+        return tuple(note for notes in self._notes.values() for note in notes)
 
     def leave(self, why: str) -> None:
         """Let the others leave a measurement that this rank has left."""

@@ -73,6 +73,8 @@ class Decided:
     test: str
     when: str
     failed: Mapping[str, str]
+    apart: tuple[int, ...]
+    """The ranks that failed only because another one was elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ class Result:
 
     measurement: Measurement
     machine: Machine
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,8 @@ class Part:
     when: str
     outcome: str
     text: str = ""
+    apart: bool = False
+    """Whether it failed only because another rank was elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

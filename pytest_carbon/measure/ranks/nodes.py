@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pytest_carbon.host.machine import machine_id
 from pytest_carbon.host.processor import this_processor
 from pytest_carbon.records import DomainEnergy, Gpu, Machine, Measurement, MeasurementWarning
+from pytest_carbon.text import listing
 
 OfNode = tuple[int, Measurement, Machine]
 """A node's number, its measurement and its machine."""
@@ -55,6 +56,18 @@ def over_nodes(parts: Sequence[OfNode], g_per_j: float | None) -> tuple[Measurem
         ),
         whole,
     )
+
+
+def on_node(node: int, ranks: int, used: Sequence[str], idle: Sequence[str], idle_w: float | None) -> Iterator[str]:
+    """Say of a node's GPUs which were reserved and idle, and whether the ranks divide among the others."""
+    if idle:
+        takes = "their power is unknown" if idle_w is None else f"together {idle_w:.0f} W at rest"
+        yield (
+            f"node {node}: the ranks see {listing(idle, 8)} and hold no context there, so no figure has them ({takes})"
+        )
+    if used and ranks % len(used) and len(used) % ranks:
+        count = len(used)
+        yield f"node {node}: {ranks} ranks do not divide evenly among {count} GPUs; each figure is of all {count}"
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

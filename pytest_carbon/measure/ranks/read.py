@@ -68,7 +68,8 @@ class Reader(Follower):
             self._rest()
         if isinstance(message, messages.Sum):
             measurement = self._sum(protocol, message.calls)
-            self._spoke.answer(messages.Result(measurement, self._rig.machine(measurement.machine)))
+            machine = self._rig.machine(measurement.machine)
+            self._spoke.answer(messages.Result(measurement, machine, self._rig.notes))
 
     def _quiet(self, message: messages.Quiet) -> None:
         """Wait until the node's GPUs are quiet."""

@@ -155,7 +155,8 @@ class Following:
                         break
             except RankLost as lost:
                 raise pytest.exit.Exception(str(lost), 1) from None
-            parts.fail(report, {int(rank): text for rank, text in message.failed.items()}, self.me.rank)
+            failed = {int(rank): text for rank, text in message.failed.items()}
+            parts.fail(report, failed, message.apart, self.me.rank)
         return report
 
     @pytest.hookimpl(trylast=True)

@@ -95,15 +95,15 @@ class Leading:
         with undone():
             self.lead.leave(f"rank 0 has left this measurement: its test {report.outcome}")
             try:
-                failed = self._decide(item.nodeid, str(report.when), parts.part_of(item, call, report))
+                failed, apart = self._decide(item.nodeid, str(report.when), parts.part_of(item, call, report))
                 if report.when == "setup" and report.skipped and len(self.lead.absent) < self.me.world - 1:
-                    self._carried = self._decide(item.nodeid, "call", None)
+                    self._carried, _ = self._decide(item.nodeid, "call", None)
             except RankLost as lost:
                 raise self._over(str(lost)) from None
             if report.when == "teardown":
                 failed |= self._carried
                 self._carried, self.lead.absent = {}, frozenset()
-            parts.fail(report, failed, 0)
+            parts.fail(report, failed, apart, 0)
         return report
 
     def ended(self) -> list[str]:
@@ -164,8 +164,8 @@ class Leading:
             raise refusal(why)
         return said
 
-    def _decide(self, test: str, when: str, own: messages.Part | None) -> dict[int, str]:
-        """Learn what became of a part of a test on the other ranks; tell all which of them failed."""
+    def _decide(self, test: str, when: str, own: messages.Part | None) -> tuple[dict[int, str], tuple[int, ...]]:
+        """Learn what became of a part of a test on the other ranks; tell all why it failed, by rank."""
         came = {} if own is None else {0: own}
         for rank in self.hub.ranks:
             if when == "call" and rank in self.lead.absent:
@@ -174,6 +174,8 @@ class Leading:
                 message = self.hub.next(rank, f"the end of {test} ({when})")
                 if isinstance(message, messages.Part):
                     break
+                if isinstance(message, messages.Arrived):
+                    self.hub.tell(messages.Left("rank 0 does not take part in this measurement: it is past it"))
                 if isinstance(message, messages.Ended):
                     self._ended.add(rank)
                     raise RankLost(f"rank {rank} ended its run in {test}: {message.why or 'it says no more'}")
@@ -187,8 +189,9 @@ class Leading:
         if when == "setup":
             skips = {rank for rank, part in came.items() if part.outcome == "skipped"}
             self.lead.absent = skips - {0} if not failed else frozenset()
-        self.hub.tell(messages.Decided(test, when, {str(rank): text for rank, text in failed.items()}))
-        return failed
+        apart = tuple(rank for rank, part in came.items() if part.apart)
+        self.hub.tell(messages.Decided(test, when, {str(rank): text for rank, text in failed.items()}, apart))
+        return failed, apart
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:
         """End the run: torchrun ends all ranks when one has ended."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pytest
@@ -17,21 +17,25 @@ LONGEST = 20_000
 
 
 def part_of(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> Part:
-    """Return what a rank says of its part of a test; no text where it failed only because another was elsewhere."""
-    text = report.longreprtext[-LONGEST:] if report.failed else ""
-    if report.failed and call.excinfo is not None and isinstance(call.excinfo.value, RanksApart):
-        report.longrepr, text = _shown(report, str(call.excinfo.value), str(call.excinfo.value)), ""
-    return Part(item.nodeid, str(report.when), report.outcome, text)
+    """Return what a rank says of its part of a test."""
+    if not report.failed:
+        return Part(item.nodeid, str(report.when), report.outcome)
+    apart = call.excinfo is not None and isinstance(call.excinfo.value, RanksApart)
+    if apart and call.excinfo is not None:  # the frames of this package help nobody
+        report.longrepr = _shown(report, str(call.excinfo.value), str(call.excinfo.value))
+    return Part(item.nodeid, str(report.when), report.outcome, report.longreprtext[-LONGEST:], apart)
 
 
-def fail(report: pytest.TestReport, failed: Mapping[int, str], me: int) -> None:
-    """Let a report fail for what failed on any rank."""
+def fail(report: pytest.TestReport, failed: Mapping[int, str], apart: Collection[int], me: int) -> None:
+    """Let a report fail for what failed on any rank; ``apart``: those that failed because another was elsewhere."""
     others = {rank: text for rank, text in sorted(failed.items()) if rank != me}
-    causes = {rank: text for rank, text in others.items() if text} or (others if not report.failed else {})
+    causes = {rank: text for rank, text in others.items() if rank not in apart}
+    if not report.failed:
+        causes = causes or others
     if not causes:
         return
     names = named(causes)
-    if failed.get(me):
+    if report.failed and me not in apart:
         report.sections.append(("ranks", f"it failed on {names}, too"))
         return
     if hasattr(report, "wasxfail"):

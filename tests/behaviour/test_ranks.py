@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import reportschema
 from conftest import INTENSITY, CarbonRunner
-from faults import H100, simulated_gpus
+from faults import H100, running, simulated_gpus
 
 from simulation import SimulatedGpu, SimulatedNvml
 
@@ -45,6 +46,7 @@ def work(seconds=0.01):
     dist.barrier()
     return RANK
 """
+REPORT = "report.json"
 QUICK = ("--carbon-min-time=0.2", "--carbon-warmup=0.1", "--carbon-precision=5%", INTENSITY)
 
 
@@ -76,24 +78,37 @@ Torchrun = Callable[..., Ended]
 def torchrun(pytester: pytest.Pytester) -> Torchrun:
     """Runs ``torchrun -m pytest --carbon`` in pytester's folder; ``sim``: over simulated GPUs."""
 
-    def run(ranks: int, *args: str, sim: SimulatedNvml | None = None, more: tuple[str, ...] = ()) -> Ended:
-        environ = {**os.environ, **(sim.environ if sim is not None else {}), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-        file = pytester.path / "report.json"
-        file.unlink(missing_ok=True)
-        program = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", *more]
-        command = [*program, "-m", "pytest", "-p", "no:cacheprovider", "--carbon", f"--carbon-json={file}", *QUICK]
-        ended = subprocess.run(
-            [*command, *args],
-            env=environ,
-            cwd=pytester.path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=150,
-        )
-        return Ended(ended.returncode, ended.stdout, reportschema.read(file) if file.exists() else None)
+    def run(ranks: int, *args: str, sim: SimulatedNvml | None = None) -> Ended:
+        with started(pytester.path, ranks, args, sim=sim) as process:
+            out, _ = process.communicate(timeout=150)
+        return Ended(process.returncode, out, report_in(pytester.path))
 
     return run
+
+
+@contextmanager
+def started(
+    folder: Path,
+    ranks: int,
+    args: Sequence[str],
+    *,
+    sim: SimulatedNvml | None = None,
+    before: Sequence[str] = (),
+    more: Sequence[str] = (),
+    **environ: str,
+) -> Iterator[subprocess.Popen[str]]:
+    """One node's torchrun; ``before``: what runs it, ``more``: options of its own."""
+    (folder / REPORT).unlink(missing_ok=True)
+    program = [*before, sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", *more]
+    command = [*program, "-m", "pytest", "-p", "no:cacheprovider", "--carbon", f"--carbon-json={REPORT}", *QUICK, *args]
+    shown = sim.environ if sim is not None else {}
+    variables = {**os.environ, **shown, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environ}
+    with running(command, env=variables, cwd=folder, stderr=subprocess.STDOUT) as process:
+        yield process
+
+
+def report_in(folder: Path) -> Any:
+    return reportschema.read(folder / REPORT) if (folder / REPORT).exists() else None
 
 
 def gpus(count: int) -> list[SimulatedGpu]:
@@ -388,3 +403,92 @@ def test_one_process_of_a_launcher_is_one_process(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert run_carbon().outcomes() == {"passed": 1}
+
+
+NODES = (
+    GROUP.replace(
+        'RANK = int(os.environ["RANK"])', 'RANK, LOCAL = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])'
+    ).replace("gpu=RANK", "gpu=LOCAL")
+    + """
+@pytest.fixture(scope="session", autouse=True)
+def contexts(group):
+    sim.set_processes(LOCAL, [os.getpid()])
+    together()
+
+def test_calls(carbon):
+    assert carbon(work) == RANK
+
+def test_rounds_with_a_setup(carbon):
+    carbon.run(work, setup=lambda: None, rounds=2, calls=5)
+
+def test_window(carbon):
+    together()
+    with carbon.window("w", calls=10):
+        begun_j = sim.commanded_j(LOCAL)
+        for _ in range(10):
+            work()
+        true_j = torch.tensor([sim.commanded_j(LOCAL) - begun_j], dtype=torch.float64)
+    dist.all_reduce(true_j)
+    assert abs(carbon["w"].energy_j_per_call / (float(true_j) / 10) - 1) < 0.01
+"""
+)
+
+
+@pytest.fixture
+def namespaces() -> Iterator[tuple[str, str]]:
+    """Two network namespaces that reach each other at 10.79.0.1 and 10.79.0.2, by the devices node0 and node1."""
+    names = (f"carbon{os.getpid()}a", f"carbon{os.getpid()}b")
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+    with ExitStack() as undo:
+        try:
+            for name in names:
+                ip("netns", "add", name)
+                undo.callback(subprocess.run, ["ip", "netns", "del", name], check=False)
+            ip("link", "add", "node0", "netns", names[0], "type", "veth", "peer", "name", "node1", "netns", names[1])
+            for number, name in enumerate(names):
+                ip("-n", name, "addr", "add", f"10.79.0.{number + 1}/24", "dev", f"node{number}")
+                ip("-n", name, "link", "set", f"node{number}", "up")
+                ip("-n", name, "link", "set", "lo", "up")
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"network namespaces cannot be made here: {getattr(error, 'stderr', None) or error}")
+        yield names
+
+
+@pytest.mark.slow
+def test_nodes_measure_together(
+    namespaces: tuple[str, str], pytester: pytest.Pytester, tmp_path: Path, nvml_library: Path
+) -> None:
+    """Each node's GPUs are read there, between its own quiet lines; there is one report, of all of them."""
+    pytester.makepyfile(test_it=NODES)
+    rendezvous = ("--nnodes=2", "--rdzv-backend=c10d", "--rdzv-endpoint=10.79.0.1:29400", "--rdzv-id=a")
+    with ExitStack() as stack:
+        processes = []
+        for node, name in enumerate(namespaces):
+            own = [SimulatedGpu(period_s=0.02, idle_w=70 + 10 * node, uuid=f"GPU-0{node}{n}00000") for n in range(3)]
+            sim = stack.enter_context(simulated_gpus(tmp_path / str(node), nvml_library, own))
+            started_node = started(
+                pytester.path,
+                2,
+                [],
+                sim=sim,
+                before=("ip", "netns", "exec", name),
+                more=(*rendezvous, f"--local-addr=10.79.0.{node + 1}", f"--rdzv-conf=is_host={1 - node}"),
+                GLOO_SOCKET_IFNAME=f"node{node}",
+            )
+            processes.append(stack.enter_context(started_node))
+        outs = [process.communicate(timeout=150)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "".join(outs)
+    run = Ended(0, "".join(outs), report_in(pytester.path))
+    assert set(run.outcomes().values()) == {"passed"}
+    assert run.out.count("3 passed") == 1
+    assert run.report["machine"]["id"] == H100.replace("1x", "4x")
+    calls = run.measurement("test_calls")
+    assert calls["gated"] == ["gpu:0", "gpu:1", "gpu:2", "gpu:3"]
+    assert calls["gpus"] == ["GPU-00000000", "GPU-00100000", "GPU-01000000", "GPU-01100000"]
+    assert "(gpu:1 of node 1)" in calls["domains"][3]["source"]
+    for node, watts in enumerate((70, 80)):
+        says = f"node {node}: the ranks see gpu:2 and hold no context there, so no figure has them (together {watts} W"
+        assert says in run.text

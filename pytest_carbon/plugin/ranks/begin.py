@@ -54,7 +54,7 @@ def _impossible(settings: Settings, me: Rank) -> str | None:
         return f"leave --max-restarts={me.restarts} out: a run that failed would be run again until it passes"
     if not me.store:
         return (
-            "its rendezvous serves no store of its own, over which they could find each other: use"
-            " --rdzv-backend=c10d or --standalone"
+            "torchrun's rendezvous shares no store with them, through which they could find each other: use"
+            " --rdzv-backend=c10d or --standalone, without TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
         )
     return None

@@ -81,6 +81,9 @@ def pytest_configure(config: pytest.Config) -> None:
         patches.note()
         with patches.undone():
             from pytest_carbon.plugin.counting import CountingSession
+            from pytest_carbon.plugin.ranks.begin import refuse_counting
+
+            refuse_counting()
 
             config.pluginmanager.register(CountingSession(config, settings), "pytest-carbon-session")
     elif useless:

@@ -7,6 +7,7 @@ tests' collective operations, and ends when a rank dies, at once and on any node
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 from collections import deque
@@ -27,7 +28,9 @@ SLICE_S = 0.5
 SILENT_S = 10
 """A connection over which nothing came for this long is probed, and given up after as long again."""
 GRACE_S = 20.0
-"""Once a rank is lost, rank 0 has this long to write its report, if it does not wait inside an operation."""
+"""When the run must end, rank 0 has this long to write its report, if it does not wait inside an operation."""
+SHOWN_S = 3.0
+"""A lost rank is noticed by itself for this long: where the others meet it, or by torchrun's signal."""
 
 
 class RankLost(CarbonError):
@@ -65,6 +68,14 @@ class Line:
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         return [messages.decode(line) for line in lines]
 
+    def shut(self) -> None:
+        """End the connection for both sides; what was sent still arrives."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._connection.close()
+
     def first(self) -> bytes:
         """Read the line that says who is there."""
         line = b""
@@ -76,17 +87,19 @@ class Line:
 class Hub:
     """Rank 0's end of all connections; a thread reads them, so that a lost rank is noticed whatever the tests do."""
 
-    def __init__(self, lines: dict[int, Line], timeout_s: float, said_last: Callable[[str], None]) -> None:
+    def __init__(self, lines: dict[int, Line], timeout_s: float, stop: Callable[[str], None]) -> None:
         self._lines = lines
         self._timeout_s = timeout_s
-        self._said_last = said_last
-        """Called with why the process is ended by force."""
+        self._stop = stop
+        """Called in the thread, once, with why the main thread is to end the run."""
+        self._stopped_s: float | None = None
         self._came: dict[int, deque[tuple[float, Message]]] = {rank: deque() for rank in lines}
         self._changed = threading.Condition()
-        self._closed = False
+        self._ending = self._closed = False
         self.lost: dict[int, float] = {}
         """When each rank was lost."""
-        threading.Thread(target=self._read, daemon=True, name="pytest-carbon ranks").start()
+        self._thread = threading.Thread(target=self._read, daemon=True, name="pytest-carbon ranks")
+        self._thread.start()
 
     @property
     def ranks(self) -> list[int]:
@@ -130,9 +143,18 @@ class Hub:
             " torchrun's own report below, say why"
         )
 
+    def ending(self) -> None:
+        """End no run any more: this one is at its end."""
+        self._ending = True
+
     def close(self) -> None:
         """Listen no longer."""
-        self._closed = True
+        self._closed = self._ending = True
+        for line in self._lines.values():
+            line.shut()
+        self._thread.join(SLICE_S)
+        for line in self._lines.values():
+            line.close()
 
     def _lose(self, rank: int) -> None:
         with self._changed:
@@ -153,30 +175,36 @@ class Hub:
                 with self._changed:
                     self._came[rank] += [(time.perf_counter(), message) for message in new]
                     self._changed.notify_all()
-            self._end_if_stuck()
+            if not self._ending:
+                self._end_if_stuck()
 
     def _end_if_stuck(self) -> None:
-        """End this process where its main thread can't: it waits in an operation for a rank that will not come."""
+        """Stop the main thread where no rank will come to it; end this process where it waits inside an operation."""
         now_s = time.perf_counter()
-        if self._closed:
-            return
-        if self.lost and now_s > min(self.lost.values()) + GRACE_S:
-            why = self.why_lost()
-        else:
-            waiting = [(came[0][0], rank) for rank, came in self._came.items() if came]
-            since_s, rank = min(waiting, default=(now_s, 0))
-            if now_s < since_s + self._timeout_s + GRACE_S:
-                return
-            said = self._came[rank][0][1]
-            told = ""
-            if isinstance(said, messages.Part) and said.text:
-                told = f" The {said.when} of {said.test} failed on rank {rank}:\n{said.text}"
-            why = (
-                f"rank {rank} has waited for rank 0 for {now_s - since_s:.0f} s, so the run was ended: rank 0 may wait"
-                f" in an operation that the other has left. Raise --carbon-rank-timeout if it only needs longer.{told}"
-            )
-        self._said_last(why)
-        os._exit(1)
+        if self._stopped_s is not None:
+            if now_s > self._stopped_s + GRACE_S:
+                os._exit(1)
+        elif self.lost and now_s > min(self.lost.values()) + SHOWN_S:
+            self._stopped_s = now_s
+            self._stop(self.why_lost())
+        elif (why := self._why_stuck(now_s)) is not None:
+            self._stopped_s = now_s
+            self._stop(why)
+
+    def _why_stuck(self, now_s: float) -> str | None:
+        """Say which rank has waited too long for this one."""
+        with self._changed:
+            waiting = [(*came[0], rank) for rank, came in self._came.items() if came]
+        since_s, said, rank = min(waiting, default=(now_s, None, 0), key=lambda one: one[0])
+        if said is None or now_s < since_s + self._timeout_s:
+            return None
+        told = ""
+        if isinstance(said, messages.Part) and said.text:
+            told = f" The {said.when} of {said.test} failed on rank {rank}:\n{said.text}"
+        return (
+            f"rank {rank} has waited for rank 0 for {now_s - since_s:.0f} s, so the run was ended: rank 0 may wait in"
+            f" an operation that the other has left. Raise --carbon-rank-timeout if it only needs longer.{told}"
+        )
 
 
 class Spoke:
@@ -203,7 +231,7 @@ class Spoke:
         return self._came.popleft()
 
 
-def listen(me: Rank, timeout_s: float, said_last: Callable[[str], None]) -> Hub:
+def listen(me: Rank, timeout_s: float, stop: Callable[[str], None]) -> Hub:
     """Let the other ranks connect to this one, rank 0. Raises RankLost where one does not."""
     token = secrets.token_hex(16)
     store, host = _store(me)
@@ -232,7 +260,7 @@ def listen(me: Rank, timeout_s: float, said_last: Callable[[str], None]) -> Hub:
                 continue
             connection.settimeout(None)
             lines[int(rank)] = line
-    return Hub(dict(sorted(lines.items())), timeout_s, said_last)
+    return Hub(dict(sorted(lines.items())), timeout_s, stop)
 
 
 def connect(me: Rank) -> Spoke:

@@ -39,6 +39,19 @@ def begin(config: pytest.Config, settings: Settings) -> Following | None:
     return following
 
 
+def refuse_counting() -> None:
+    """Refuse to count work in several ranks: each would count its own part, and take it for the whole."""
+    me, started = launcher.torchrun(os.environ), launcher.other(os.environ)
+    if me is not None:
+        started = ("torchrun", me.world)
+    if started is not None:
+        program, count = started
+        raise refusal(
+            f"{program} started {count} ranks of this run, and --carbon-work counts the work of one process, so each"
+            f" rank would count its part only: count in one process, without {program}"
+        )
+
+
 def _impossible(settings: Settings, me: Rank) -> str | None:
     """Say what of the settings has no meaning with several ranks."""
     fresh = "a fresh process would be one rank without the others"

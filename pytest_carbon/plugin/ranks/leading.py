@@ -22,8 +22,6 @@ from pytest_carbon.records import Settings
 
 END_S = 15.0
 """At the end, the other ranks have this long to come there."""
-SHOWN_S = 3.0
-"""After torchrun's SIGTERM, this long is waited for the end of the rank that it was sent for."""
 UNCONFIRMED = "torchrun started the ranks of this run, and cannot be made to start them again"
 
 
@@ -40,13 +38,15 @@ class Leading:
         self._carried: dict[int, str] = {}
         """What failed on other ranks in a call that this rank skipped."""
         self._ended: set[int] = set()
+        self._why: str | None = None
+        """Why the run must end, if the others do not come."""
         self.places: tuple[Place, ...] = ()
         """Where all ranks work."""
 
     def connect(self) -> None:
         """Wait for the other ranks."""
         try:
-            self._hub = channel.listen(self.me, self._settings.rank_timeout_s, self._say)
+            self._hub = channel.listen(self.me, self._settings.rank_timeout_s, self._stop)
         except RankLost as lost:
             raise self._over(str(lost)) from None
         self.lead = Lead(self._hub, self.me.node)
@@ -120,6 +120,8 @@ class Leading:
                     problems.append(f"rank {rank} stopped before the end of the tests: {message.why}")
             else:
                 problems.append(f"rank {rank} runs further tests, which rank 0 does not run")
+        if not problems:  # whatever becomes of them, the verdicts are told
+            self._at_end()
         return problems
 
     @pytest.hookimpl(trylast=True)
@@ -194,21 +196,29 @@ class Leading:
         return failed, apart
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:
-        """End the run: torchrun ends all ranks when one has ended."""
+        """End the run: a rank does not come, or torchrun ends all ranks because one has ended."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        until_s = time.perf_counter() + SHOWN_S
-        while not self.hub.lost and time.perf_counter() < until_s:
+        until_s = time.perf_counter() + channel.SHOWN_S
+        while not self.hub.lost and self._why is None and time.perf_counter() < until_s:
             time.sleep(0.05)
-        why = self.hub.why_lost() if self.hub.lost else "torchrun ended the run (SIGTERM)"
+        why = self._why or (self.hub.why_lost() if self.hub.lost else "torchrun ended the run (SIGTERM)")
         raise self._over(why)
 
     def _over(self, why: str) -> BaseException:
         """Return what ends the run; torchrun, which ends all ranks soon, does not end it a second time."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._at_end()
         return pytest.exit.Exception(why, 1)
 
-    def _say(self, why: str) -> None:
+    def _at_end(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self._hub is not None:
+            self._hub.ending()
+
+    def _stop(self, why: str) -> None:
+        """Let the main thread end the run; say why at once, for it may wait inside an operation."""
         os.write(self._stderr, f"\ncarbon: {why}\n".encode())
+        self._why = why
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 RANKS = pytest.StashKey[Leading]()

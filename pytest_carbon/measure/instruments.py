@@ -9,7 +9,7 @@ from dataclasses import replace
 from pytest_carbon.host import locks
 from pytest_carbon.host.machine import describe
 from pytest_carbon.host.stdlib import os, time
-from pytest_carbon.measure import contention, devices, meters, tenants
+from pytest_carbon.measure import contention, devices, lines, meters, tenants
 from pytest_carbon.measure.contention import Snapshot
 from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.meters import Choice, nvml
@@ -17,7 +17,9 @@ from pytest_carbon.measure.meters.estimate import EstimateMeter
 from pytest_carbon.measure.meters.nvml import NvmlMeter
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource
 from pytest_carbon.measure.protocol import Scope
+from pytest_carbon.measure.ranks.nodes import on_node
 from pytest_carbon.measure.readings import Readings
+from pytest_carbon.measure.together import ALONE, Company, Place
 from pytest_carbon.measure.watcher import Watcher
 from pytest_carbon.records import (
     Calibration,
@@ -55,8 +57,11 @@ class Rig:
         calibration: Callable[[str], Calibration | None] = lambda machine: None,
         progress: Callable[[str], None] = lambda text: None,
         resting: Callable[[float], Collection[int]] = lambda since_s: (),
+        company: Company = ALONE,
     ) -> None:
         self._settings = settings
+        self._company = company
+        others = company.others
         self._load = contention.Reader().read
         self._before: Snapshot | None = None
         """What used the processor when the work began, if its energy counts."""
@@ -65,7 +70,7 @@ class Rig:
         self._looks: dict[str, Tenants] = {}
         """Who computed on each GPU right after the work."""
         self._resting = resting
-        self.choice = _choose(settings, sources or {})
+        self.choice = _choose(settings, sources or {}, company.places)
         """The meters, and the reason for each one that was not taken."""
         self.machines: dict[str, Machine] = {}
         self._ids: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
@@ -85,7 +90,7 @@ class Rig:
                 direct=[m for _, m in self.choice.taken if not m.stepped],
                 clock=time.perf_counter,
                 sleep=time.sleep,
-                synchronise=devices.synchroniser(synchronise),
+                synchronise=devices.synchroniser([*synchronise, others.wait] if others.there else synchronise),
                 progress=progress,
             ),
             scope=self._scope,
@@ -95,6 +100,7 @@ class Rig:
             before=self._look,
             conditions=self._conditions,
             afterwards=self._on_gpus,
+            others=others,
         )
         try:
             self._scope()  # domains that cannot be gated are refused before anything runs
@@ -118,7 +124,17 @@ class Rig:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about the meters for the report."""
-        return self.nvidia.notes() if self.nvidia is not None else ()
+        own = self.nvidia.notes() if self.nvidia is not None else ()
+        return (*own, *self._of_ranks()) if self._company.places else own
+
+    def _of_ranks(self) -> Iterator[str]:
+        """Say which GPUs the ranks of this node left idle, and whether the others divide among them."""
+        used = [domain.name for domain in self._latest.domains if domain.name in self._gpus]
+        idle = [name for name in self._gpus if name not in used and name not in self._left_out]
+        edges = self.measurer.readings.edges
+        powers_w = [lines.mean_power_w(edges[name]) for name in idle if len(edges.get(name, ())) >= 2]
+        power_w = sum(powers_w) if len(powers_w) == len(idle) else None
+        return on_node(self._company.places[0].node, len(self._company.places), used, idle, power_w)
 
     def machine(self, id: str | None = None) -> Machine:
         """Return the machine with an id; by default that of the latest measurement."""
@@ -166,7 +182,7 @@ class Rig:
                 family = nvml.family()
             gpus = tuple(self._gpus.values())
             # CUDA_VISIBLE_DEVICES was applied when NVIDIA's GPUs were chosen; it does not concern others.
-            used = {gpu.uuid for gpu in devices.used(gpus, self._pids, family)}
+            used = {gpu.uuid for gpu in devices.used(gpus, self._pids, family, self._company.held())}
             domains = tuple(d for d in domains if d.name not in self._gpus or self._gpus[d.name].uuid in used)
         gated = meters.gated(domains, self._settings.domains)
         uuids = tuple(self._gpus[d.name].uuid for d in gated if d.name in self._gpus)
@@ -262,7 +278,7 @@ class Rig:
         return warnings
 
 
-def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choice:
+def _choose(settings: Settings, more: Mapping[str, MeterSource], places: Sequence[Place]) -> meters.Choice:
     """Open the meters, of NVIDIA's GPUs only those that may be used."""
     choice = meters.choose(settings.meter, {**meters.built_in_sources(), **more})
     try:
@@ -274,7 +290,11 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
         if named is None:
             known = nvml.inventory()
             kind = "visible" if settings.gpus == "used" else settings.gpus
-            wanted = _countable(devices.select(kind, known.gpus, os.environ, known.mig_parents), meter)
+            if kind == "visible" and places:
+                seen = devices.shown_to(places, known.gpus, known.mig_parents)
+            else:
+                seen = devices.select(kind, known.gpus, os.environ, known.mig_parents)
+            wanted = _countable(seen, meter)
         else:
             wanted = tuple(gpu for gpu in meter.gpus() if gpu in named)
         if len(wanted) == len(meter.gpus()):

@@ -16,12 +16,20 @@ from pytest_carbon.measure import reference
 from pytest_carbon.measure.instruments import Rig
 from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.protocol import Protocol
+from pytest_carbon.measure.together import ALONE
 from pytest_carbon.plugin.locking import Locking
 from pytest_carbon.plugin.processes.messages import Brought
-from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings
+from pytest_carbon.plugin.ranks.leading import Leading
+from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings, UsageProblem
 
 if TYPE_CHECKING:
     from pytest_carbon.measure.meters.protocol import MeterSource
+
+
+def protocol_of(settings: Settings) -> Protocol:
+    """Return the defaults of ``carbon.run()``."""
+    names = ("warmup_s", "rounds", "min_time_s", "max_time_s", "precision", "tolerance")
+    return Protocol(**{name: getattr(settings, name) for name in names})
 
 
 class Measuring:
@@ -38,11 +46,13 @@ class Measuring:
         *,
         say: Callable[[str], None],
         resting: Sequence[int],
+        ranks: Leading | None = None,
     ) -> None:
         self._config = config
         self._settings = settings
         self._references: list[Measurement] = []
         self._locking = locking = Locking(config, settings.lock_timeout_s, say)
+        company = ALONE if ranks is None else ranks.company
         own = config.hook.pytest_carbon_meters(config=config)
         sources: dict[str, MeterSource] = {name: source for meters in own for name, source in meters.items()}
         self._rig = Rig(
@@ -53,8 +63,20 @@ class Measuring:
             session=session,
             calibration=calibration,
             progress=progress,
-            resting=lambda since_s: {*resting, *locking.resting(since_s)},
+            resting=lambda since_s: {*resting, *locking.resting(since_s), *(place.pid for place in company.places)},
+            company=company,
         )
+        self._ranks = ranks
+        if ranks is not None:
+            ranks.lead.machines, ranks.lead.g_per_j = self._rig.machines, intensity.emissions_g(1.0)
+        if ranks is not None and (uncounted := [d for d in self._rig.gated if d.family != "gpu"]):
+            self._rig.close()
+            names = ", ".join(f"{domain.name} ({domain.kind})" for domain in uncounted)
+            raise UsageProblem(
+                f"torchrun started {ranks.me.world} ranks of this run, which are measured together by their GPUs, and"
+                f" here the energy of {names} would be gated, which one rank alone uses or estimates: choose the GPUs"
+                " (--carbon-domains=gpu), or run pytest in one process"
+            )
         self._since_s = time.perf_counter()
         calibration(self.machine.id)
 
@@ -65,8 +87,7 @@ class Measuring:
     @property
     def protocol(self) -> Protocol:
         """Return the defaults of ``carbon.run()``."""
-        names = ("warmup_s", "rounds", "min_time_s", "max_time_s", "precision", "tolerance")
-        return Protocol(**{name: getattr(self._settings, name) for name in names})
+        return protocol_of(self._settings)
 
     @property
     def machine(self) -> Machine:
@@ -117,8 +138,12 @@ class Measuring:
         return Brought(
             self.machine,
             self._rig.machines,
-            (*self._rig.notes, *([self._locking.lacks] if self._locking.lacks else [])),
-            self._rig.cost_j(),
+            (
+                *self._rig.notes,
+                *([self._locking.lacks] if self._locking.lacks else []),
+                *(self._ranks.lead.notes if self._ranks is not None else ()),
+            ),
+            self._rig.cost_j() if self._ranks is None or self._ranks.me.nodes == 1 else None,
             time.perf_counter() - self._since_s,
             self._rig.measurer.calibrations,
             reference.of_process(self._references),

@@ -213,6 +213,11 @@ OPTIONS = (
         "that run's process (default: 10min)",
     ),
     Option(
+        "--carbon-rank-timeout SECONDS",
+        values.seconds(above=True),
+        "under torchrun: end the run where a rank does not come to the same place of a test within this (default: 300)",
+    ),
+    Option(
         "--carbon-shard INDEX/COUNT",
         values.shard,
         "divide the selected tests into COUNT shards of about equal measuring time, and run one of them, such as 3/8; "

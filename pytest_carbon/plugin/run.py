@@ -46,6 +46,7 @@ from pytest_carbon.plugin.processes.outlet import OUTLET
 from pytest_carbon.plugin.processes.sessions import Fresh
 from pytest_carbon.plugin.processes.turns import Turns
 from pytest_carbon.plugin.progress import Progress
+from pytest_carbon.plugin.ranks.leading import RANKS, UNCONFIRMED
 from pytest_carbon.plugin.waiting import Log, Test, measures, redirected
 from pytest_carbon.plugin.work_gate import WorkGate
 from pytest_carbon.records import (
@@ -81,6 +82,8 @@ class CarbonSession:
         """Only in a process whose tests another one judges."""
         self._apart = (settings.sessions > 1 or settings.against is not None) and self._outlet is None
         """Whether the tests run in fresh processes, and this one only collects and judges."""
+        self._ranks = config.stash.get(RANKS, None)
+        """Only under torchrun: the other ranks, which this one leads."""
         self._waiting = 0
         self._running: Test | None = None
         self.progress = Progress(config, self._running_name)
@@ -238,6 +241,7 @@ class CarbonSession:
                     self.progress.step,
                     say=self.progress.say,
                     resting=() if self._outlet is None else (self._outlet.request.parent,),
+                    ranks=self._ranks,
                 )
             except MeterError as error:
                 if self._tests or isinstance(error, DeviceFault):
@@ -418,11 +422,15 @@ class CarbonSession:
                 problem = interrupt
             return judged()
 
+        if self._ranks is not None and not interrupted:
+            self._problems += self._ranks.ended()
         first = judged()
         debugs = any(getattr(self._config.option, flag, False) for flag in ("usepdb", "trace"))
         confirms = settings.confirm > 0 and self._outlet is None and not debugs  # a debugger needs the terminal
         confirmed = stages.Confirmed(first)
-        if confirms and (changing := foreign.changing(self._config)) is not None and not self._apart:
+        if confirms and self._ranks is not None:
+            self._fresh.unconfirmed = UNCONFIRMED
+        elif confirms and (changing := foreign.changing(self._config)) is not None and not self._apart:
             self._fresh.unconfirmed = f"{changing} changes files by what runs, so nothing is run a second time"
         elif confirms and self._workers is not None:
             self._fresh.unconfirmed = self._workers.unconfirmed

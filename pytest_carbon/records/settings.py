@@ -51,6 +51,8 @@ class Settings:
     """With pytest-xdist: the GPUs that each worker is shown."""
     lock_timeout_s: float = 600.0
     """How long to wait for a device that another run measures on."""
+    rank_timeout_s: float = 300.0
+    """Under torchrun: how long rank 0 waits for another rank at a place that all come to."""
     shard: tuple[int, int] | None = None
     """The index, from 1, and the number of shards."""
     strict: bool = False

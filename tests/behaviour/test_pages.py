@@ -134,6 +134,20 @@ def test_a_runner_with_a_gpu(play: Play, tmp_path: Path, nvml_library: Path, mon
 
 
 @pytest.mark.slow
+def test_several_ranks(play: Play, tmp_path: Path, nvml_library: Path) -> None:
+    """Started by torchrun, over gloo on the CPU and simulated GPUs."""
+    with_torch()
+    quick = "--carbon-warmup=0.1 --carbon-precision=50% --carbon-min-time=0.1 --carbon-intensity=475"
+    with SimulatedNvml(tmp_path / "gpu", [SimulatedGpu(period_s=0.02)] * 4, library=nvml_library) as sim:
+        player = play(
+            "howto/torchrun.md",
+            {"pytest.ini": "[pytest]\n"},
+            environ={**sim.environ, "PYTEST_ADDOPTS": quick, "OMP_NUM_THREADS": "1"},
+        )
+    assert len(player.ran) == 1
+
+
+@pytest.mark.slow
 def test_baselines_in_postgresql(play: Play, postgres: PostgresServer) -> None:
     """Copied there from files, recorded, compared, listed, checked and accepted."""
     url = postgres.database()

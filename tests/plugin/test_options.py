@@ -82,6 +82,7 @@ KEYS: dict[str, tuple[str, str, object]] = {
     "carbon_session_timeout": ("600", "session_timeout_s", 600.0),
     "carbon_gpus_per_worker": ("2", "gpus_per_worker", 2),
     "carbon_lock_timeout": ("1min", "lock_timeout_s", 60.0),
+    "carbon_rank_timeout": ("600", "rank_timeout_s", 600.0),
     "carbon_reference": ("true", "reference", True),
     "carbon_strict": ("true", "strict", True),
     "carbon_max_detectable": ("150%", "max_detectable", 1.5),

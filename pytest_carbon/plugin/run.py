@@ -78,7 +78,8 @@ class CarbonSession:
         """Only while tests run in this process."""
         self._outlet = config.stash.get(child.OUTLET, None)
         """Only in a fresh process: its parent judges."""
-        self._apart = (settings.sessions > 1 or settings.against is not None) and self._outlet is None
+        spread = settings.engine != "local"
+        self._apart = (settings.sessions > 1 or settings.against is not None or spread) and self._outlet is None
         """Whether the tests run in fresh processes, and this one only collects and judges."""
         self._waiting = 0
         self._running: Test | None = None
@@ -153,6 +154,8 @@ class CarbonSession:
             return [f"carbon: {missing.NOTHING_TO_COMPARE.format(against)}"] if against and self._outlet is None else []
         tests, sessions = counted(len(self._tests), "test"), self._settings.sessions
         where = f" in {sessions} fresh processes, one after another" if self._apart else ""
+        if self._settings.engine != "local" and self._apart:
+            where = f" on a Ray cluster{f', {sessions} times' if sessions > 1 else ''}"
         if self._sides is not None:
             where = f" here and at {self._sides.against.label}, in {sessions} pairs of fresh processes"
         return [f"carbon: {tests} to measure{where}; their results come when all are measured"]

@@ -47,6 +47,9 @@ class Settings:
     against: str | None = None
     confirm: int = 0
     session_timeout_s: float | None = None
+    engine: str = "local"
+    """Where fresh processes run: ``local``, this machine; ``ray``, with or without an address after a colon."""
+    gpus_per_worker: int = 1
     shard: tuple[int, int] | None = None
     """The index, from 1, and the number of shards."""
     strict: bool = False

@@ -79,6 +79,8 @@ KEYS: dict[str, tuple[str, str, object]] = {
     "carbon_precision": ("2%", "precision", 0.02),
     "carbon_sessions": ("3", "sessions", 3),
     "carbon_confirm": ("3", "confirm", 3),
+    "carbon_engine": ("ray:10.0.0.1:6379", "engine", "ray:10.0.0.1:6379"),
+    "carbon_gpus_per_worker": ("2", "gpus_per_worker", 2),
     "carbon_session_timeout": ("600", "session_timeout_s", 600.0),
     "carbon_reference": ("true", "reference", True),
     "carbon_strict": ("true", "strict", True),

@@ -40,6 +40,8 @@ class Cluster:
         self._ray: Any = _import(self._flag)
         self._tasks: dict[Any, Any] = {}
         """What each running task was submitted for, by Ray's reference to its result."""
+        self._gone_s: float | None = None
+        """Since when no living node can run a task."""
         self._own = not self._ray.is_initialized()
         """Whether this connection is to be closed, too: a conftest file may have made it."""
         if self._own:
@@ -65,7 +67,8 @@ class Cluster:
                 " running cluster, such as ray:10.0.0.1:6379, or ray:local for one on this machine"
             ) from None
         finally:
-            signal.signal(signal.SIGTERM, handler)  # which Ray replaces
+            with contextlib.suppress(ValueError):  # in a thread, where Ray leaves it alone
+                signal.signal(signal.SIGTERM, handler)  # which Ray replaces
 
     def _nodes(self) -> list[Mapping[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
@@ -109,18 +112,17 @@ class Cluster:
     def next(self) -> tuple[Any, Played, str | None]:
         """Wait for a task that has ended; return what it is of, its record, and the id of its node."""
         ray = self._ray
-        gone_s: float | None = None
         while True:
-            ready, _ = ray.wait([*self._tasks], num_returns=1, timeout=_LOOK_S)
+            ready, _ = ray.wait([*self._tasks], num_returns=1, timeout=_LOOK_S if self._gone_s is None else 0.1)
             if ready:
                 of, _ = self._tasks.pop(ready[0])
                 return (of, *self._result(ready[0]))
             stuck = [ref for ref, (_, nodes) in self._tasks.items() if not self._can_run(nodes)]
             if not stuck:
-                gone_s = None
+                self._gone_s = None
                 continue
-            gone_s = gone_s or time.monotonic()
-            if time.monotonic() - gone_s > GONE_S:
+            self._gone_s = self._gone_s or time.monotonic()
+            if time.monotonic() - self._gone_s > GONE_S:
                 of, _ = self._tasks.pop(stuck[0])
                 ray.cancel(stuck[0], force=True)
                 needs = counted(int(self.needs["num_gpus"] or self.needs["num_cpus"]), self._unit)

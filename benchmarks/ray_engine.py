@@ -60,7 +60,7 @@ def test_it(carbon, number):
 
 
 def run(folder: Path, environ: dict[str, str], *options: str) -> dict[str, Any]:
-    """Run the suite; return how long it took, and the largest memory of the process that judges."""
+    """Run the suite; return how long it took, and the time and memory of the process that judges."""
     report = folder / "report.json"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "still", "--carbon"]
@@ -82,6 +82,7 @@ def run(folder: Path, environ: dict[str, str], *options: str) -> dict[str, Any]:
         "seconds": time.perf_counter() - begun_s,
         "tests": len(measured),
         "measured_once": len(names),
+        "cpu_s": usage.ru_utime + usage.ru_stime,
         "memory_mb": usage.ru_maxrss / 1024,
         "report_mb": report.stat().st_size / 1e6,
     }

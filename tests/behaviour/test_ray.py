@@ -243,7 +243,6 @@ AGAIN = """
 import os
 import pytest
 from battery import draw
-from pytest_carbon.measure.meters import protocol
 
 @pytest.mark.parametrize("number", range(4))
 def test_it(carbon, number):
@@ -259,7 +258,7 @@ def test_a_test_is_measured_again_on_a_machine_of_its_kind(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, cluster: RayCluster
 ) -> None:
     """With several sessions, and where a suspect is confirmed: figures of two machines cannot be averaged."""
-    pytester.makepyfile(test_it=AGAIN.replace("from pytest_carbon.measure.meters import protocol\n", ""))
+    pytester.makepyfile(test_it=AGAIN)
     battery = pytester.path / "battery.py"
     battery.write_text(
         battery.read_text("utf-8").replace('"battery-0", "Battery"', '"battery-0", os.environ["NODE"]', 1)
@@ -276,6 +275,24 @@ def test_a_test_is_measured_again_on_a_machine_of_its_kind(
         kind = int(measured["machine"].removeprefix("1x-kind")[0])
         assert measured["energy_j_per_call"] == pytest.approx(kind * (1.0 + number))
         assert len(measured["sessions"]) == 3
+
+
+@pytest.mark.slow
+def test_a_suspect_is_confirmed_on_the_cluster(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In tasks of its own; the mean of all decides. Recorded by the run, compared by the next one."""
+    pytester.makepyfile(test_it=AGAIN)
+    for _ in range(2):
+        cluster.add({"NODE_J": "1"}, num_gpus=1, num_cpus=1)
+    assert run_on(cluster, run_carbon, "--carbon-record").ret == 0
+    (pytester.path / "ran").unlink()
+    monkeypatch.setenv("MORE", "3")
+    run = run_on(cluster, run_carbon, "--carbon-confirm=2", "-k", "1")
+    assert (run.ret, run.outcomes()) == (1, {"failed": 1, "deselected": 3})
+    assert ran(pytester.path) == {"1": 3}
+    measured = run.measurement("test_it[1]", "window")
+    assert (measured["verdict"]["status"], len(measured["sessions"])) == ("regression", 3)
 
 
 @pytest.mark.slow

@@ -54,10 +54,10 @@ class Cluster:
         handler = signal.getsignal(signal.SIGTERM)
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         local = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
-        if address not in ("local", "auto"):
+        if address != "local":
             _refuse_silence(self._flag, address)
         try:
-            with _without_warnings():
+            with _without_warnings(), _no_telemetry():
                 self._ray.init(address=address, **quiet, **(local if address == "local" else {}))
         except Exception as error:  # a RuntimeError for other versions, a ConnectionError, whatever Ray raises
             said = " ".join(str(error).split())
@@ -188,21 +188,38 @@ def _import(flag: str) -> Any:
 
 def _refuse_silence(flag: str, address: str) -> None:
     """Refuse an address that does not answer: Ray itself would wait for minutes, and then end this process."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    command += ["--address", address] if address != "auto" else []
     wait = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
         wait.wait(ANSWER_S)
     except subprocess.TimeoutExpired:
+        known = f"at {address}" if address != "auto" else "where the last one was started on this machine"
         raise UsageProblem(
-            f"{flag}: no Ray cluster answers at {address} within {ANSWER_S:g} s; give the address of its head node,"
+            f"{flag}: no Ray cluster answers {known} within {ANSWER_S:g} s; give the address of its head node,"
             " which `ray start --head` prints, such as ray:10.0.0.1:6379, or ray:local for a cluster on this machine"
         ) from None
     finally:
         with contextlib.suppress(ProcessLookupError):
             wait.kill()
         wait.wait()
+
+
+@contextlib.contextmanager
+def _no_telemetry() -> Generator[None, None, None]:
+    """Have a cluster that is started here tell nobody that it is used."""
+    name = "RAY_USAGE_STATS_ENABLED"
+    before = os.environ.get(name)
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 
-from pytest_carbon.host.git import git_state
+from pytest_carbon.host.git import commit_of
 from pytest_carbon.host.machine import BOOT_ID
 from pytest_carbon.host.stdlib import io, os
 from pytest_carbon.plugin.processes import messages, running
@@ -85,7 +85,7 @@ def lacking(job: Job, tree: Tree) -> str | None:
     for path, hash_ in tree.files.items():
         if (there := stamp(path)) != hash_:
             return f"its {path} {'is missing' if there is None else 'has another content'}; {remedy}"
-    commit = git_state(tree.root).commit  # type: ignore[arg-type]
+    commit = commit_of(tree.root) if tree.commit is not None else None
     if tree.commit is not None and commit is not None and commit != tree.commit:
         return f"its {tree.root} is at commit {commit[:7]}, and the run's is at {tree.commit[:7]}; {remedy}"
     return None

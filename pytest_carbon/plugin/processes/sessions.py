@@ -225,7 +225,12 @@ class Fresh:
         assert self._spread is not None
         known = [self.tests[key] for key in tests]
         job = functools.partial(self._job, session, stage)
-        self._spread.run(known, self._launcher.collected_s, job, settle)
+        try:
+            self._spread.run(known, self._launcher.collected_s, job, settle)
+        except CarbonError as error:
+            if not stage.confirms:
+                raise refusal.refusal(str(error)) from None
+            self.unconfirmed = f"{stage.label}: {error}"
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:

@@ -9,7 +9,7 @@ from itertools import groupby
 
 import pytest
 
-from pytest_carbon.host.git import git_state
+from pytest_carbon.host.git import commit_of
 from pytest_carbon.plugin import refusal
 from pytest_carbon.plugin.processes.cluster import Cluster
 from pytest_carbon.plugin.processes.node import Played, Tree, boot, stamp
@@ -75,7 +75,7 @@ class Spread:
                 self._cluster = Cluster(self._settings.engine, self._settings.gpus_per_worker)
             except CarbonError as error:
                 raise refusal.refusal(str(error)) from None
-            self._commit = git_state(self._config.rootpath).commit
+            self._commit = commit_of(str(self._config.rootpath))
         return self._cluster.shown
 
     def run(
@@ -89,6 +89,7 @@ class Spread:
 
         ``settle`` takes the tests of a process and the record of it; it returns the tests that are left for another,
         and the machines that the process measured on, or None to run no more. An exception in it ends the others.
+        Raises CarbonError where Ray or a node's Python fails.
         """
         self.connect()
         assert self._cluster is not None
@@ -108,8 +109,6 @@ class Spread:
                     self._places.setdefault(machine, set()).update([node] if node else [])
                 if left:
                     queue.append(Chunk(tuple(left), chunk.machine))
-        except CarbonError as error:
-            raise refusal.refusal(str(error)) from None
         finally:
             cluster.cancel()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pytest_carbon.host.git import commit_of
 from pytest_carbon.plugin.processes import messages
 from pytest_carbon.plugin.processes.messages import Request
 from pytest_carbon.plugin.processes.node import Played, Tree, environment, lacking, play, stamp
@@ -54,6 +56,19 @@ def test_a_node_needs_the_same_code(job: Job, tmp_path: Path) -> None:
     (refused,) = play(job, gone).messages()
     assert isinstance(refused, messages.Refused)
     assert refused.text.endswith(f"cannot run the tests: it has no folder {tmp_path / 'gone'}{remedy}")
+
+
+def test_a_node_needs_the_same_commit(job: Job, tmp_path: Path) -> None:
+    """Where both know it; a node without git, or a folder without a repository, has the same files."""
+    assert lacking(job, Tree(str(tmp_path), "1a2b3c4d5e", {}, None)) is None
+    for command in ("init -q", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m a"):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+    commit = commit_of(str(tmp_path))
+    assert commit is not None
+    assert lacking(job, Tree(str(tmp_path), commit, {}, None)) is None
+    other = lacking(job, Tree(str(tmp_path), "1a2b3c4d5e", {}, None))
+    assert other is not None
+    assert other.startswith(f"its {tmp_path} is at commit {commit[:7]}, and the run's is at 1a2b3c4; every node needs")
 
 
 def test_a_record_tells_what_the_process_sent() -> None:

@@ -188,6 +188,19 @@ def test_when_no_node_is_left_the_tests_fail_and_the_run_ends(
     assert all(test["outcome"] == "failed" for test in run.report["tests"])
 
 
+@pytest.mark.slow
+def test_a_task_that_ray_kills_for_its_memory_fails_in_the_end(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, cluster: RayCluster
+) -> None:
+    """Ray runs such a task again for ever, if it is not told otherwise."""
+    pytester.makepyfile(test_it="import time\n\ndef test_it(carbon):\n    time.sleep(60)\n")
+    scarce = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
+    cluster.add(scarce, num_gpus=1, num_cpus=1)
+    run = run_on(cluster, run_carbon)
+    assert (run.ret, run.outcomes()) == (1, {"failed": 1})
+    assert "the process that measured it was lost 4 times with its Ray worker or node (" in run.text
+
+
 MIXED = """
 import os
 import pytest

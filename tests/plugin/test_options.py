@@ -517,6 +517,16 @@ _METER = "write auto, nvml, rapl, amd, apple, windows, estimate or replay:FILE, 
             "process",
         ),
         (
+            "--carbon-engine=rya",
+            "--carbon-engine=rya: write local, ray (the cluster of RAY_ADDRESS, else one on this machine), ray:local,"
+            " ray:auto, or the address of a cluster's head node, such as ray:10.0.0.1:6379. Did you mean ray?",
+        ),
+        (
+            "--carbon-engine=ray:ray://head:10001",
+            "--carbon-engine=ray:ray://head:10001: this is the address of a Ray Client server, which is not supported:"
+            " run pytest on a node of the cluster, such as with `ray job submit`, and write ray:auto",
+        ),
+        (
             "--carbon-confirm=-1",
             "--carbon-confirm=-1: write the number of fresh processes that measure a suspect again, such as 2; 0"
             " means none",

@@ -37,7 +37,8 @@ class Cluster:
     def __init__(self, engine: str, gpus_per_worker: int) -> None:
         self._flag = f"--carbon-engine={engine}"
         address = engine.partition(":")[2] or os.environ.get("RAY_ADDRESS") or "local"
-        self._ray: Any = _import(self._flag)
+        with _configured():
+            self._ray: Any = _import(self._flag)
         self._tasks: dict[Any, Any] = {}
         """What each running task was submitted for, by Ray's reference to its result."""
         self._gone_s: float | None = None
@@ -57,7 +58,7 @@ class Cluster:
         if address != "local":
             _refuse_silence(self._flag, address)
         try:
-            with _without_warnings(), _no_telemetry():
+            with _without_warnings(), _configured():
                 self._ray.init(address=address, **quiet, **(local if address == "local" else {}))
         except Exception as error:  # a RuntimeError for other versions, a ConnectionError, whatever Ray raises
             said = " ".join(str(error).split())
@@ -208,18 +209,19 @@ def _refuse_silence(flag: str, address: str) -> None:
 
 
 @contextlib.contextmanager
-def _no_telemetry() -> Generator[None, None, None]:
-    """Have a cluster that is started here tell nobody that it is used."""
-    name = "RAY_USAGE_STATS_ENABLED"
-    before = os.environ.get(name)
-    os.environ[name] = "0"
+def _configured() -> Generator[None, None, None]:
+    """Set what Ray reads from variables, where the user has not."""
+    values = {
+        "RAY_USAGE_STATS_ENABLED": "0",  # a cluster that is started here tells nobody that it is used
+        "RAY_task_oom_retries": str(RETRIES),  # else Ray runs a task again for ever that needs too much memory
+    }
+    own = {name: text for name, text in values.items() if name not in os.environ}
+    os.environ.update(own)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name in own:
+            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

@@ -159,7 +159,7 @@ def test_1000_gpus() -> None:
     for figure in (
         f"{made['ms_a_test']:.1f} ms a test",
         f"{made['own_ms_a_test']:.1f} ms a test",
-        f"At {cpu_ms:.1f} ms a test, one core takes about {1000 / cpu_ms:.0f}"[:-1],
+        f"At {cpu_ms:.1f} ms a test, one core takes about {round(1000 / cpu_ms, -1):.0f} tests a second",
         f"{made['ray']['memory_mb']:.0f} MB with 10,000 tests",
         f"{made['ray']['report_mb']:.1f} MB with 10,000 tests",
         f"| {scale['where']}, for 10,000 measurements |",

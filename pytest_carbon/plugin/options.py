@@ -197,6 +197,12 @@ OPTIONS = (
         ini=False,
     ),
     Option(
+        "--carbon-engine ENGINE",
+        values.engine,
+        "where the tests run: local (this machine), or ray[:ADDRESS], tasks on the GPUs of a Ray cluster, in fresh "
+        "processes (default: local; needs pytest-carbon[ray])",
+    ),
+    Option(
         "--carbon-session-timeout SECONDS",
         values.seconds(above=True),
         "terminate a fresh process that completes no test for this long; its test fails (default: no limit)",
@@ -204,7 +210,8 @@ OPTIONS = (
     Option(
         "--carbon-gpus-per-worker N",
         values.count(1, "the number of GPUs that each worker is shown, such as 2", digits=4),
-        "with pytest-xdist (-n): the number of GPUs that each worker is shown, and measures on (default: 1)",
+        "with pytest-xdist (-n) or --carbon-engine=ray: the number of GPUs that each worker, or task, is shown, and "
+        "measures on (default: 1)",
     ),
     Option(
         "--carbon-lock-timeout SECONDS",

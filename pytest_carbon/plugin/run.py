@@ -80,7 +80,8 @@ class CarbonSession:
         """Only while tests run in this process."""
         self._outlet = config.stash.get(OUTLET, None)
         """Only in a process whose tests another one judges."""
-        self._apart = (settings.sessions > 1 or settings.against is not None) and self._outlet is None
+        several = settings.sessions > 1 or settings.against is not None or settings.engine != "local"
+        self._apart = several and self._outlet is None
         """Whether the tests run in fresh processes, and this one only collects and judges."""
         self._ranks = config.stash.get(RANKS, None)
         """Only under torchrun: the other ranks, which this one leads."""
@@ -159,6 +160,8 @@ class CarbonSession:
         tests, sessions = counted(len(self._tests), "test"), self._settings.sessions
         where = f" in {sessions} fresh processes, one after another" if self._apart else ""
         where = self._workers.where if self._workers is not None else where
+        if self._settings.engine != "local" and self._apart:
+            where = f" on a Ray cluster{f', {sessions} times' if sessions > 1 else ''}"
         if self._sides is not None:
             where = f" here and at {self._sides.against.label}, in {sessions} pairs of fresh processes"
         return [f"carbon: {tests} to measure{where}; their results come when all are measured"]

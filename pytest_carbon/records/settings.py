@@ -47,8 +47,10 @@ class Settings:
     against: str | None = None
     confirm: int = 0
     session_timeout_s: float | None = None
+    engine: str = "local"
+    """Where fresh processes run: ``local``, this machine; ``ray``, with or without an address after a colon."""
     gpus_per_worker: int = 1
-    """With pytest-xdist: the GPUs that each worker is shown."""
+    """With pytest-xdist or Ray: the GPUs that each worker, or task, is shown."""
     lock_timeout_s: float = 600.0
     """How long to wait for a device that another run measures on."""
     rank_timeout_s: float = 300.0

@@ -34,7 +34,19 @@ ENTRIES = (
 
 DATA: set[str] = set()
 """Modules that are tables, and may be long."""
-HEAVY = {"pynvml", "codecarbon", "torch", "numpy", "scipy", "psutil", "rich", "pandas", "transformers", "diffusers"}
+HEAVY = {
+    "pynvml",
+    "codecarbon",
+    "torch",
+    "numpy",
+    "scipy",
+    "psutil",
+    "rich",
+    "pandas",
+    "transformers",
+    "diffusers",
+    "ray",
+}
 
 
 class Import(NamedTuple):

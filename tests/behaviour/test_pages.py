@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from extras import library
 from postgres import PASSWORD, PostgresServer
+from raycluster import environment
+from raycluster import why_not as why_no_ray
 from shown import Player, assert_shown, normal, renewed
 
 from simulation import SimulatedGpu, SimulatedNvml
@@ -145,6 +147,18 @@ def test_several_ranks(play: Play, tmp_path: Path, nvml_library: Path) -> None:
             environ={**sim.environ, "PYTEST_ADDOPTS": quick, "OMP_NUM_THREADS": "1"},
         )
     assert len(player.ran) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(why_no_ray() is not None, reason=str(why_no_ray()))
+def test_a_suite_on_a_ray_cluster(play: Play, tmp_path: Path) -> None:
+    """On a cluster of one node, which Ray starts for each run."""
+    play(
+        "howto/ray.md",
+        {"tests/test_m.py": "def test_m(carbon):\n    carbon(sum, range(1000))\n", "pytest.ini": "[pytest]\n"},
+        environ={**environment(tmp_path), "PYTEST_ADDOPTS": f"{QUICK} --carbon-intensity=475"},
+        replacing={"ray:10.0.0.1:6379": "ray:local"},
+    )
 
 
 @pytest.mark.slow

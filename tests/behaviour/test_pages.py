@@ -162,6 +162,22 @@ def test_a_suite_on_a_ray_cluster(play: Play, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_several_gpus(play: Play, tmp_path: Path, nvml_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker loads the GPU that it is shown."""
+    pytest.importorskip("xdist")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    own = GPU_TEST.replace("gpu_load(300)", 'gpu_load(300, int(os.environ["CUDA_VISIBLE_DEVICES"][-1]))')
+    tests = own.replace("import sys", "import os, sys, pytest").replace(
+        "def test_m(carbon)", "@pytest.mark.parametrize('n', range(4))\ndef test_m(carbon, n)"
+    )
+    gpus = [SimulatedGpu(uuid=f"GPU-{n}", tau_s=0.03, period_s=0.02) for n in range(4)]
+    quick = "-p xdist --carbon-warmup=0.5 --carbon-precision=5% --carbon-min-time=0.5 --carbon-intensity=475"
+    with SimulatedNvml(tmp_path / "gpu", gpus, library=nvml_library) as sim:
+        player = play("howto/xdist.md", {"tests/test_m.py": tests}, environ={**sim.environ, "PYTEST_ADDOPTS": quick})
+    assert player.ran == ["pytest --carbon -n 4 tests"]
+
+
+@pytest.mark.slow
 def test_baselines_in_postgresql(play: Play, postgres: PostgresServer) -> None:
     """Copied there from files, recorded, compared, listed, checked and accepted."""
     url = postgres.database()

@@ -394,6 +394,7 @@ def test_an_address_that_does_not_answer_is_refused(
             "--carbon-gpus=all: with --carbon-engine=ray each task measures the GPUs that Ray gives it",
         ),
         (("--carbon-work",), "--carbon-work: counting is exact on any machine, and not done on a cluster"),
+        (("-p", "xdist", "-n", "2"), "pytest-xdist"),
         (("--pdb",), "--pdb needs the terminal, and with --carbon-engine=ray the tests run in other processes"),
         (
             ("--carbon-against=HEAD",),

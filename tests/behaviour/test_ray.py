@@ -65,14 +65,16 @@ import pytest
 
 @pytest.mark.parametrize("number", range(6))
 def test_it(carbon, number):
+    gpus = [int(index) for index in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
     with carbon.window():
-        before_j = attach().commanded_j(0)
+        before_j = [attach().commanded_j(gpu) for gpu in gpus]
         for _ in range(20):
-            work()
+            with gpu_load(300, gpus[0]):
+                time.sleep(0.02)
         time.sleep(0.1)
-        after_j = attach().commanded_j(0)
+        after_j = [attach().commanded_j(gpu) for gpu in gpus]
     with open("truth", "a") as file:
-        file.write(json.dumps([number, after_j - before_j, os.environ["CUDA_VISIBLE_DEVICES"]]) + "\\n")
+        file.write(json.dumps([number, sum(after_j) - sum(before_j), gpus]) + "\\n")
 
 def test_plain():
     assert os.environ["MODEL"] == "here" and "OMP_NUM_THREADS" not in os.environ
@@ -90,24 +92,37 @@ def test_each_kind_of_gpu_is_a_machine_of_one_report(
     """Each test has run once, on a node's GPU, with this run's variables; its energy is within 1% of the truth."""
     pytester.makepyfile(test_it=MODELS)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    for name in MACHINES:
+    for name in (*MACHINES, "2x-nvidia-h100-80gb-hbm3-700w-gpu"):
         know_settling_time(pytester.path / "carbon-baselines" / name)
-    for number, gpu in enumerate((A100, H100)):
-        with SimulatedNvml(pytester.path / f"node-{number}", [gpu], library=nvml_library) as simulated:
-            cluster.add(simulated.environ, num_gpus=1, num_cpus=1)
+    uuids = {}
+    for number, gpus in enumerate(([A100], [H100, H100])):
+        with SimulatedNvml(pytester.path / f"node-{number}", gpus, library=nvml_library) as simulated:
+            cluster.add(simulated.environ, num_gpus=len(gpus), num_cpus=1)
+            uuids[gpus[0].name] = simulated.uuids
     monkeypatch.setenv("MODEL", "here")
     run = run_on(cluster, run_carbon, "--carbon-meter=nvml", "--carbon-record")
     assert (run.ret, run.outcomes()) == (0, {"passed": 7})
-    assert "carbon: measuring on 2 Ray nodes, 2 at once" in run.text
-    machines = {run.report["machine"]["id"], *(machine["machine"]["id"] for machine in run.report["other_machines"])}
-    assert machines == MACHINES
+    assert "carbon: measuring on 2 Ray nodes, 3 at once" in run.text
+    others = [other["machine"] for other in run.report["other_machines"]]
+    machines = {machine["id"]: machine for machine in (run.report["machine"], *others)}
+    assert machines.keys() == MACHINES
     truth = [json.loads(line) for line in (pytester.path / "truth").read_text("utf-8").splitlines()]
     assert sorted(number for number, _, _ in truth) == [*range(6)]
-    for number, joules, devices in truth:
-        assert devices == "0"
+    for number, joules, (gpu,) in truth:
         measured = run.measurement(f"test_it[{number}]", "window")
         assert measured["energy_j_per_call"] == pytest.approx(joules, rel=0.01)
+        name = machines[measured["machine"]]["gpus"][0]["name"]
+        assert measured["gpus"] == [uuids[name][gpu]]
+        assert measured["warnings"] == []
         assert (pytester.path / "carbon-baselines" / measured["machine"]).is_dir()
+    (pytester.path / "truth").unlink()
+    run = run_on(cluster, run_carbon, "--carbon-meter=nvml", "--carbon-gpus-per-worker=2", "-k", "test_it and 1")
+    assert (run.ret, run.outcomes()) == (0, {"passed": 1, "deselected": 6})
+    _, joules, gpus = json.loads((pytester.path / "truth").read_text("utf-8"))
+    measured = run.measurement("test_it[1]", "window")
+    assert sorted(gpus) == [0, 1]
+    assert (measured["machine"], measured["gpus"]) == ("2x-nvidia-h100-80gb-hbm3-700w-gpu", [*uuids[H100.name]])
+    assert measured["energy_j_per_call"] == pytest.approx(joules, rel=0.01)
 
 
 SUITE = """
@@ -379,6 +394,7 @@ def test_an_address_that_does_not_answer_is_refused(
             "--carbon-gpus=all: with --carbon-engine=ray each task measures the GPUs that Ray gives it",
         ),
         (("--carbon-work",), "--carbon-work: counting is exact on any machine, and not done on a cluster"),
+        (("-p", "xdist", "-n", "2"), "pytest-xdist"),
         (("--pdb",), "--pdb needs the terminal, and with --carbon-engine=ray the tests run in other processes"),
         (
             ("--carbon-against=HEAD",),

@@ -94,7 +94,7 @@ class Cluster:
 
     @property
     def shown(self) -> str:
-        """Say where tasks run: ``8 GPUs of 2 Ray nodes``."""
+        """Say where tasks run: ``on 2 Ray nodes, 8 at once``."""
         nodes = counted(len(self._nodes()), "Ray node")
         if not self.needs["num_gpus"]:
             return f"on the processors of {nodes}, one task a node"

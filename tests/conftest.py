@@ -6,6 +6,7 @@ import compileall
 import gc
 import os
 import signal
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,10 @@ pytest_plugins = ["pytester"]
 # In CI, what is suspect is measured again, and reports name the service: a test that wants that says so.
 for variable in ("CI", *SERVICES):
     os.environ.pop(variable, None)
+
+# Every simulation has GPUs of the same ids: tests that run side by side would wait for each other.
+LOCKS = tempfile.TemporaryDirectory(prefix="locks-")
+os.environ["PYTEST_CARBON_LOCKS"] = LOCKS.name
 
 # What an installed package has: a checkout's bytecode is not written by runs that write none, as most here, and then
 # each of a thousand processes compiles the package anew.

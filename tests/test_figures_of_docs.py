@@ -155,3 +155,23 @@ def test_the_lines_of_a_trace(tmp_path: Path) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     meter = ReplayMeter(path)
     assert [domain.name for domain in meter.domains] == ["gpu:0"]
+
+
+def test_1000_gpus() -> None:
+    """What the Ray engine costs, and what follows from it."""
+    made, scale = results("ray_engine"), results("scale")
+    assert made["met"]
+    assert (made["ray"]["measured_once"], made["nodes"]) == (10_000, 4)
+    text = " ".join(page("docs/many-gpus.md").split())
+    cpu_ms = 1000 * made["ray"]["cpu_s"] / made["ray"]["tests"]
+    for figure in (
+        f"{made['ms_a_test']:.1f} ms a test",
+        f"{made['own_ms_a_test']:.1f} ms a test",
+        f"At {cpu_ms:.1f} ms a test, one core takes about {round(1000 / cpu_ms, -1):.0f} tests a second",
+        f"{made['ray']['memory_mb']:.0f} MB with 10,000 tests",
+        f"{made['ray']['report_mb']:.1f} MB with 10,000 tests",
+        f"| {scale['where']}, for 10,000 measurements |",
+        f"| {scale['seconds']['load']:.2f} s |",
+        f"| {scale['seconds']['gate']:.2f} s |",
+    ):
+        assert figure in text, figure

@@ -59,6 +59,20 @@ def git_state(directory: Path, *, main: str | None = None) -> GitState:
     return GitState(state.commit, branch, state.dirty)
 
 
+def commit_of(folder: str) -> str | None:
+    """Return the commit that is checked out around a folder, without a look at its files; None where it is unknown."""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", folder, "rev-parse", "--verify", "--quiet", "HEAD"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=GIT_TIMEOUT_S,
+        )
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.decode(errors="replace").strip() or None if answer.returncode == 0 else None
+
+
 def top_of(folder: Path) -> Path:
     """Return the top of the repository around a folder; the folder itself where there is none.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
+from pytest_carbon.measure.together import Place
 from pytest_carbon.records import Gpu, UsageProblem
 
 KINDS = ("used", "visible", "all")
@@ -30,20 +31,28 @@ def select(
     return _in_order(gpus, [_named(entry.strip(), spec, gpus, mig_parents) for entry in spec.split(",")])
 
 
-def used(gpus: Sequence[Gpu], pids: Mapping[str, Collection[int]], family: Collection[int]) -> tuple[Gpu, ...]:
-    """Return the GPUs on which this family holds a context, else the visible ones."""
-    listed = [gpu for gpu in gpus if not set(family).isdisjoint(pids.get(gpu.uuid, ()))]
+def used(
+    gpus: Sequence[Gpu], pids: Mapping[str, Collection[int]], family: Collection[int], held: Collection[str] = ()
+) -> tuple[Gpu, ...]:
+    """Return the GPUs on which this family holds a context, else the visible ones.
+
+    ``held``: where other ranks of the run say that they hold one.
+    """
+    listed = [gpu for gpu in gpus if gpu.uuid in held or not set(family).isdisjoint(pids.get(gpu.uuid, ()))]
     return _in_order(gpus, [*contexts(gpus), *listed] or visible(gpus, {}, {}))
 
 
 def contexts(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
     """Return the GPUs on which torch holds a context."""
+    held = context_uuids()
+    return tuple(gpu for gpu in gpus if gpu.uuid in held)
+
+
+def context_uuids() -> tuple[str, ...]:
+    """Return the UUIDs of the GPUs on which torch holds a context."""
     torch = sys.modules.get("torch")
     uuids = torch_uuids()
-    if torch is None or uuids is None:
-        return ()
-    held = {uuids[ordinal] for ordinal in _cuda_ordinals(torch)}
-    return tuple(gpu for gpu in gpus if gpu.uuid in held)
+    return () if torch is None or uuids is None else tuple(uuids[ordinal] for ordinal in _cuda_ordinals(torch))
 
 
 def visible(gpus: Sequence[Gpu], environ: Mapping[str, str], mig_parents: Mapping[str, str]) -> tuple[Gpu, ...]:
@@ -56,6 +65,19 @@ def visible(gpus: Sequence[Gpu], environ: Mapping[str, str], mig_parents: Mappin
     seen = torch_uuids()
     if seen is not None and all(uuid in by_uuid for uuid in seen):
         return tuple(by_uuid[uuid] for uuid in seen)
+    return shown(gpus, environ, mig_parents)
+
+
+def shown_to(places: Sequence[Place], gpus: Sequence[Gpu], mig_parents: Mapping[str, str]) -> tuple[Gpu, ...]:
+    """Return the GPUs that any of these ranks sees: each may have been given its own."""
+    seen = [set(place.visible or ()) for place in places]
+    rest = [shown(gpus, place.environ, mig_parents) for place in places if place.visible is None]
+    uuids = set().union(*seen, *({gpu.uuid for gpu in some} for some in rest))
+    return tuple(gpu for gpu in gpus if gpu.uuid in uuids)
+
+
+def shown(gpus: Sequence[Gpu], environ: Mapping[str, str], mig_parents: Mapping[str, str]) -> tuple[Gpu, ...]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES shows."""
     value = environ.get("CUDA_VISIBLE_DEVICES")
     if value is None:
         return tuple(gpus)

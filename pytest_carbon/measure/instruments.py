@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from pytest_carbon.host import locks
 from pytest_carbon.host.machine import describe
 from pytest_carbon.host.stdlib import os, time
-from pytest_carbon.measure import contention, devices, meters, tenants
+from pytest_carbon.measure import contention, devices, lines, meters, tenants
 from pytest_carbon.measure.contention import Snapshot
 from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.meters import Choice, nvml
@@ -16,7 +17,9 @@ from pytest_carbon.measure.meters.estimate import EstimateMeter
 from pytest_carbon.measure.meters.nvml import NvmlMeter
 from pytest_carbon.measure.meters.protocol import Meter, MeterSource
 from pytest_carbon.measure.protocol import Scope
+from pytest_carbon.measure.ranks.nodes import on_node
 from pytest_carbon.measure.readings import Readings
+from pytest_carbon.measure.together import ALONE, Company, Place
 from pytest_carbon.measure.watcher import Watcher
 from pytest_carbon.records import (
     Calibration,
@@ -39,8 +42,8 @@ MOST_SLOWED = 0.01
 class Rig:
     """Everything that a run measures with; ``sources`` are meters of plug-ins.
 
-    ``resting`` are processes that may hold a GPU context but do nothing. Raises UsageProblem if the settings ask for
-    something that does not exist, and MeterError if a meter cannot be opened.
+    ``resting`` returns the processes that may hold a GPU context and have done nothing since a moment. Raises
+    UsageProblem if the settings ask for something that does not exist, and MeterError if a meter cannot be opened.
     """
 
     def __init__(
@@ -53,9 +56,12 @@ class Rig:
         synchronise: Sequence[Callable[[], None]] = (),
         calibration: Callable[[str], Calibration | None] = lambda machine: None,
         progress: Callable[[str], None] = lambda text: None,
-        resting: Sequence[int] = (),
+        resting: Callable[[float], Collection[int]] = lambda since_s: (),
+        company: Company = ALONE,
     ) -> None:
         self._settings = settings
+        self._company = company
+        others = company.others
         self._load = contention.Reader().read
         self._before: Snapshot | None = None
         """What used the processor when the work began, if its energy counts."""
@@ -64,7 +70,7 @@ class Rig:
         self._looks: dict[str, Tenants] = {}
         """Who computed on each GPU right after the work."""
         self._resting = resting
-        self.choice = _choose(settings, sources or {})
+        self.choice = _choose(settings, sources or {}, company.places)
         """The meters, and the reason for each one that was not taken."""
         self.machines: dict[str, Machine] = {}
         self._ids: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
@@ -84,7 +90,7 @@ class Rig:
                 direct=[m for _, m in self.choice.taken if not m.stepped],
                 clock=time.perf_counter,
                 sleep=time.sleep,
-                synchronise=devices.synchroniser(synchronise),
+                synchronise=devices.synchroniser([*synchronise, others.wait] if others.there else synchronise),
                 progress=progress,
             ),
             scope=self._scope,
@@ -94,6 +100,7 @@ class Rig:
             before=self._look,
             conditions=self._conditions,
             afterwards=self._on_gpus,
+            others=others,
         )
         try:
             self._scope()  # domains that cannot be gated are refused before anything runs
@@ -117,7 +124,17 @@ class Rig:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about the meters for the report."""
-        return self.nvidia.notes() if self.nvidia is not None else ()
+        own = self.nvidia.notes() if self.nvidia is not None else ()
+        return (*own, *self._of_ranks()) if self._company.places else own
+
+    def _of_ranks(self) -> Iterator[str]:
+        """Say which GPUs the ranks of this node left idle, and whether the others divide among them."""
+        used = [domain.name for domain in self._latest.domains if domain.name in self._gpus]
+        idle = [name for name in self._gpus if name not in used and name not in self._left_out]
+        edges = self.measurer.readings.edges
+        powers_w = [lines.mean_power_w(edges[name]) for name in idle if len(edges.get(name, ())) >= 2]
+        power_w = sum(powers_w) if len(powers_w) == len(idle) else None
+        return on_node(self._company.places[0].node, len(self._company.places), used, idle, power_w)
 
     def machine(self, id: str | None = None) -> Machine:
         """Return the machine with an id; by default that of the latest measurement."""
@@ -127,6 +144,23 @@ class Rig:
     def gated(self) -> tuple[Domain, ...]:
         """The domains that were summed last."""
         return tuple(d for d in self.choice.domains if d.name in self._latest.gated)
+
+    @property
+    def contended(self) -> frozenset[str]:
+        """The names of the devices that one process at a time may measure on: GPUs by UUID, and the processor."""
+        live = {d.name for source, meter in self.choice.taken if source.name != "replay" for d in meter.domains}
+        domains = [d for d in self.choice.domains if d.name not in self._left_out]
+        gpus = {self._gpus[d.name].uuid or d.name for d in domains if d.name in self._gpus.keys() & live}
+        gated = {d.name for d in meters.gated(domains, self._settings.domains)}
+        return frozenset(gpus | ({locks.CPU} if self._processors([*gated]) else set()))
+
+    def taken_over(self) -> None:
+        """Note that another process may have used the devices until now."""
+        self.measurer.readings.busy_until_s = self.measurer.readings.clock()
+
+    def synchronise(self) -> None:
+        """Wait until the devices have done what this process asked them to."""
+        self.measurer.readings.synchronise()
 
     def cost_j(self) -> float | None:
         """Return the gated domains' joules outside the measured calls so far."""
@@ -148,7 +182,7 @@ class Rig:
                 family = nvml.family()
             gpus = tuple(self._gpus.values())
             # CUDA_VISIBLE_DEVICES was applied when NVIDIA's GPUs were chosen; it does not concern others.
-            used = {gpu.uuid for gpu in devices.used(gpus, self._pids, family)}
+            used = {gpu.uuid for gpu in devices.used(gpus, self._pids, family, self._company.held())}
             domains = tuple(d for d in domains if d.name not in self._gpus or self._gpus[d.name].uuid in used)
         gated = meters.gated(domains, self._settings.domains)
         uuids = tuple(self._gpus[d.name].uuid for d in gated if d.name in self._gpus)
@@ -233,7 +267,7 @@ class Rig:
             looks = [edge.tenants for edge in edges[max(first - 1, 0) :] if edge.tenants is not None]
             looks = [*dict.fromkeys(looks), *([self._looks[name]] if name in self._looks else [])]
             known = True if name in held else None
-            warnings += tenants.shared(name, looks, holds_context=known, resting=self._resting)
+            warnings += tenants.shared(name, looks, holds_context=known, resting=self._resting(since_s))
             then_w, now_w = self._gpus[name].power_limit_w, self.nvidia.power_limit_w(index)
             if then_w is not None and now_w is not None and abs(now_w - then_w) >= 1:
                 text = (
@@ -244,7 +278,7 @@ class Rig:
         return warnings
 
 
-def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choice:
+def _choose(settings: Settings, more: Mapping[str, MeterSource], places: Sequence[Place]) -> meters.Choice:
     """Open the meters, of NVIDIA's GPUs only those that may be used."""
     choice = meters.choose(settings.meter, {**meters.built_in_sources(), **more})
     try:
@@ -256,7 +290,11 @@ def _choose(settings: Settings, more: Mapping[str, MeterSource]) -> meters.Choic
         if named is None:
             known = nvml.inventory()
             kind = "visible" if settings.gpus == "used" else settings.gpus
-            wanted = _countable(devices.select(kind, known.gpus, os.environ, known.mig_parents), meter)
+            if kind == "visible" and places:
+                seen = devices.shown_to(places, known.gpus, known.mig_parents)
+            else:
+                seen = devices.select(kind, known.gpus, os.environ, known.mig_parents)
+            wanted = _countable(seen, meter)
         else:
             wanted = tuple(gpu for gpu in meter.gpus() if gpu in named)
         if len(wanted) == len(meter.gpus()):

@@ -53,10 +53,12 @@ def run_loop(
         if setup is not None or not loop.rounds:
             args, kwargs = work.args, work.kwargs
             if setup is not None:
+                work.others.call(0, prepare=True)
                 args, kwargs = work.prepared()
                 readings.synchronise()
                 since_s = clock() + readings.settle_s
             progress("waiting for quiet")
+            work.others.quiet(known, phased=bool(phased))
             readings.wait_before(scope, since_s, sharp=False)
             readings.synchronise()
             if not loop.rounds:
@@ -67,11 +69,17 @@ def run_loop(
         if queries is not None:  # the remaining calls, shared among the remaining rounds
             calls = math.ceil((queries - loop.calls) / max(1, protocol.rounds - len(loop.rounds)))
         loop.result = None
+        until_s = deadline_s
+        if work.others.there and not phased:  # all must make as many calls, so their number is chosen before
+            if until_s < math.inf:
+                calls = max(1, min(calls, math.ceil((until_s - clock()) / max(call_s, 1e-9))))
+                until_s = math.inf
+            work.others.call(calls, prepare=False, counts=True)
         if phased:  # without a setup
             done, busy_s, result = _phased_calls(work, calls, deadline_s, call_s, readings, loop)
         else:
             with in_place():
-                done, result = _calls(work.fn, args, kwargs, calls, deadline_s, clock)
+                done, result = _calls(work.fn, args, kwargs, calls, until_s, clock)
         readings.synchronise()
         end_s = readings.busy_until_s = clock()
         loop.result, result = result, None
@@ -142,6 +150,7 @@ def _phased_calls(
         readings.wait_phase(watched)
         loop.starts += 1
         start_s = readings.clock()
+        work.others.call(min(together, calls - done), prepare=False, counts=True)
         with in_place():
             for _ in repeat(None, min(together, calls - done)):
                 result = None

@@ -17,6 +17,7 @@ from pytest_carbon.measure.lazy import refuse_lazy
 from pytest_carbon.measure.loop import run_loop
 from pytest_carbon.measure.protocol import Call, Protocol, Scope
 from pytest_carbon.measure.readings import QUIET_BOTH_S, QUIET_LONGEST_S, Readings, is_sharp
+from pytest_carbon.measure.together import NOBODY, Others
 from pytest_carbon.measure.tracers import Tracers
 from pytest_carbon.measure.warnings import loop_warnings
 from pytest_carbon.records import (
@@ -67,6 +68,8 @@ class Measurer:
     """The same once the devices are quiet again, with the start of the work: what was noted meanwhile is here."""
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     """What is known about the counters, by machine: found out in this session, or stored with the baselines."""
+    others: Others = NOBODY
+    """The other ranks of the run, which do what this process does."""
     _measured_j: dict[str, float] = field(default_factory=dict)
 
     def begin(self) -> None:
@@ -93,14 +96,15 @@ class Measurer:
         ``begin`` is called after the warm-up. An error of measuring becomes the measurement's failure, so that the test
         can still test the result. Raises what ``fn`` raises, and TypeError if it returns a generator or a coroutine.
         """
-        work = Call(fn, args, kwargs, setup)
+        work = Call(fn, args, kwargs, setup, self.others)
         self.readings.refresh()
+        self.others.meet("calls", name)
         self.readings.progress("warm-up")
         with in_place(look=True):
             refuse_lazy(work())  # its result is dropped before the next call
         with tracers.paused() as traced:
             result, measurement = self._repeated(name, work, protocol, begin)
-        return result, with_warning(measurement, traced.warning())
+        return result, self.others.finish(with_warning(measurement, traced.warning()))
 
     def _repeated(
         self, name: str, work: Call, protocol: Protocol, begin: Callable[[], None]
@@ -117,7 +121,7 @@ class Measurer:
             begin()
             loop = run_loop(work, protocol, self.readings, scope, call_s, idle_since_s, self.before)
             result = loop.result
-            return result, self._finish(name, loop, protocol)
+            return result, self.finish(name, loop, protocol)
         except (MeterError, MeasurementError) as error:
             if result is _NOT_CALLED:
                 result = work()
@@ -128,6 +132,7 @@ class Measurer:
         """Wait for quiet and open a window; an error becomes its failure."""
         self.readings.refresh()
         self.readings.synchronise()
+        self.others.meet("window")
         idle_since_s = self.readings.clock()
         scope = self.scope()
         self.readings.progress("waiting for quiet")
@@ -136,13 +141,16 @@ class Measurer:
             self.readings.forget()
             # The edges show what ran before, unmeasured; the end of what was measured is known.
             since_s = self.readings.busy_until_s + self.readings.settle_s
+            self.others.quiet(self.readings.calibration, window=True)
             self.readings.wait_before(scope, since_s, sharp=True)
             self.readings.synchronise()
             self.before()
             start_j = self.readings.read(self.readings.read_here(scope))
         except (MeterError, MeasurementError) as error:
+            self.others.go()
             return OpenWindow(failure=str(error))
         start_s = self.readings.clock()
+        self.others.go()
         return OpenWindow(since_s, start_s, start_j, waited_s=start_s - idle_since_s, traced=tuple(tracers.running()))
 
     def window_end(self, name: str, opened: OpenWindow, calls: int, protocol: Protocol) -> Measurement:
@@ -152,7 +160,8 @@ class Measurer:
         with undone(look=False):  # to read at once: to look, or to find the scope, is work, too
             end = self._read_end(opened)
         with undone() as more:
-            return self._ended(name, opened, end_s, self._read_end(opened) if more else end, calls, protocol)
+            made = self._ended(name, opened, end_s, self._read_end(opened) if more else end, calls, protocol)
+            return self.others.finish(made, calls)
 
     def _read_end(self, opened: OpenWindow) -> Mapping[str, float] | Exception:
         """Read what was read when a window opened; what fails may be patched."""
@@ -198,7 +207,7 @@ class Measurer:
                 [window],
                 [Round(1, window.duration_s)],
             )
-            measurement = self._finish(name, loop, replace(protocol, rounds=1), waited_s=opened.waited_s)
+            measurement = self.finish(name, loop, replace(protocol, rounds=1), waited_s=opened.waited_s)
         except (MeterError, MeasurementError) as error:
             return Measurement(name=name, machine=scope.machine, failure=str(error))
         traced = Tracers(*opened.traced, *tracers.running())
@@ -230,6 +239,7 @@ class Measurer:
         durations: list[float] = []
         while not durations or self.readings.clock() - first_end_s < warmup_s:
             result = None
+            self.others.call(1, prepare=True)
             args, kwargs = work.prepared()
             start_s = self.readings.clock()
             with in_place():
@@ -250,7 +260,7 @@ class Measurer:
         if self.readings.calibration is not None:
             self.calibrations[scope.machine] = self.readings.calibration
 
-    def _finish(self, name: str, loop: Loop, protocol: Protocol, waited_s: float = 0.0) -> Measurement:
+    def finish(self, name: str, loop: Loop, protocol: Protocol, waited_s: float = 0.0) -> Measurement:
         """Wait for the line after the work, and put the figures together."""
         scope, readings = loop.scope, self.readings
         conditions = tuple(self.conditions(scope.gated))

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Collection
 from typing import NamedTuple
 
+from pytest_carbon.host.launcher import torchrun
 from pytest_carbon.host.stdlib import PLATFORM, os
 from pytest_carbon.records import MeterError
 
@@ -54,11 +55,18 @@ def of_run() -> int:
     return os.getpid() if _watched is None else _watched
 
 
+def top_of_run() -> int:
+    """Return the id of the process that began the run: that one, or what started it together with other ranks."""
+    if torchrun(os.environ) is None:
+        return of_run()
+    words = (text(f"/proc/{of_run()}/stat") or "").rpartition(")")[2].split()
+    return int(words[1]) if len(words) > 1 else of_run()
+
+
 def descendants(proc: str = "/proc", of: int | None = None) -> dict[int, Spent]:
-    """Return the living descendants, of this process and the adopted ones by default; faster than psutil."""
-    if of is not None:
-        return _families([of], proc, itself=False)
-    return _families([os.getpid()], proc, itself=False) | (_families(_adopted, proc) if _adopted else {})
+    """Return the living descendants, by default of this process, and the adopted ones; faster than psutil."""
+    own = _families([os.getpid() if of is None else of], proc, itself=False)
+    return own | _families(_adopted, proc) if _adopted else own
 
 
 def _families(tops: Collection[int], proc: str = "/proc", *, itself: bool = True) -> dict[int, Spent]:

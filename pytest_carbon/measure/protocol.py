@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_carbon.host.patches import in_place
+from pytest_carbon.measure.together import NOBODY, Others
 from pytest_carbon.records import Domain, Factors
 
 __tracebackhide__ = True  # an error of a measured call is shown without the frames of this module
@@ -55,6 +56,8 @@ class Call:
     kwargs: Mapping[str, Any]
     setup: Callable[[], Any] | None = None
     """Runs before each round, unmeasured, and may return ``(args, kwargs)``."""
+    others: Others = NOBODY
+    """They make the same calls; whoever prepares or calls by himself tells them."""
 
     def prepared(self) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Run the setup; return the arguments of the next round."""
@@ -71,6 +74,7 @@ class Call:
         return fresh
 
     def __call__(self) -> Any:
+        self.others.call(1, prepare=True)
         args, kwargs = self.prepared()
         with in_place():
             return self.fn(*args, **kwargs)

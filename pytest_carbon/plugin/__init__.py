@@ -59,6 +59,11 @@ def pytest_configure(config: pytest.Config) -> None:
     options.refuse_lost_root(config)
     with patches.undone():
         settings = read_settings(config)
+    if hasattr(config, "workerinput") and (settings.enabled or settings.work):
+        with patches.undone():
+            from pytest_carbon.plugin import workers
+
+            settings = workers.join(config, settings)
     useless = idle(config, settings)
     if settings.shard is not None and (settings.enabled or settings.work):
         with patches.undone():
@@ -71,6 +76,11 @@ def pytest_configure(config: pytest.Config) -> None:
     elif settings.enabled:
         patches.note()
         with patches.undone():
+            from pytest_carbon.plugin.ranks.begin import begin
+
+            if (following := begin(config, settings)) is not None:
+                config.pluginmanager.register(following, "pytest-carbon-ranks")
+                return
             from pytest_carbon.plugin.run import CarbonSession
 
             config.pluginmanager.register(CarbonSession(config, settings), "pytest-carbon-session")
@@ -78,6 +88,9 @@ def pytest_configure(config: pytest.Config) -> None:
         patches.note()
         with patches.undone():
             from pytest_carbon.plugin.counting import CountingSession
+            from pytest_carbon.plugin.ranks.begin import refuse_counting
+
+            refuse_counting()
 
             config.pluginmanager.register(CountingSession(config, settings), "pytest-carbon-session")
     elif useless:

@@ -18,7 +18,6 @@ from pytest_carbon.work import counting
 
 __tracebackhide__ = True  # an error of a counted call is shown without the frames of this module
 
-NO_TORCH = "counting work needs torch, which is not installed: pip install 'pytest-carbon[tasks]'"
 _ENERGY = "this test needs the energy of its calls, and --carbon-work alone measures none: run it with --carbon"
 _LIBRARIES = ("torch", "transformers", "diffusers")
 """What decides which operators a call asks for."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from pytest_carbon.host import electricity
 from pytest_carbon.host.git import top_of
 from pytest_carbon.host.machine import describe
 from pytest_carbon.host.patches import undone
@@ -17,16 +18,18 @@ from pytest_carbon.host.stdlib import now_text, time
 from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.plugin import failures, missing, notes, project, record, refusal, shards
 from pytest_carbon.plugin.carbons import Carbons, made_by, tasks_of
-from pytest_carbon.plugin.counter import NO_TORCH, Count, Counter
+from pytest_carbon.plugin.counter import Count, Counter
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.interim import Interim
 from pytest_carbon.plugin.missing import Collected
 from pytest_carbon.plugin.place import Listener
-from pytest_carbon.plugin.processes import child
+from pytest_carbon.plugin.processes.messages import Done
+from pytest_carbon.plugin.processes.outlet import OUTLET
 from pytest_carbon.plugin.progress import Progress
 from pytest_carbon.plugin.waiting import Log, Test, measures, redirected
 from pytest_carbon.plugin.work_gate import WorkGate
+from pytest_carbon.plugin.workers import Controller, is_controller
 from pytest_carbon.records import CarbonError, Machine, SessionResult, Settings, SuiteVerdict, TestResult
 from pytest_carbon.records.work import WORK
 from pytest_carbon.reports import junit
@@ -56,11 +59,8 @@ class CountingSession:
         self._collected = Collected(config)
         config.pluginmanager.register(self._collected, "pytest-carbon-collected")
         config.pluginmanager.register(Carbons(self._tests, self._carbon), "pytest-carbon-fixture")
-        refusal.refuse_parallel(
-            config, "--carbon-work counts in the process of the run, and {}: it would hear of no count"
-        )
-        self._outlet = config.stash.get(child.OUTLET, None)
-        """Only in a fresh process: its parent measures, and judges."""
+        self._outlet = config.stash.get(OUTLET, None)
+        """Only in a process whose tests another one judges."""
         self._interim = Interim(settings.json)
         if self._outlet is not None:
             return
@@ -70,6 +70,12 @@ class CountingSession:
             raise refusal.refusal(str(error)) from None
         self._gate = WorkGate(config, settings, store, self._created)
         self._notes += [lacks] if lacks else []
+        self._workers: Controller | None = None
+        """With pytest-xdist: the tests run in its workers, and this process judges."""
+        if is_controller(config):
+            own = (self._tests, self._collected, self._progress)
+            nothing = electricity.intensity(g_per_kwh=0.0)  # nothing is measured
+            self._workers = Controller(config, settings, nothing, *own, ended=self._ended)
 
     @functools.cached_property
     def _machine(self) -> Machine:
@@ -77,14 +83,8 @@ class CountingSession:
 
     @undone.during
     def _carbon(self, item: pytest.Item, listener: Listener) -> Carbon:
-        try:
-            counter = Counter()
-        except ImportError as error:
-            if (error.name or "torch").partition(".")[0] != "torch":
-                raise
-            pytest.skip(NO_TORCH)
         strict = self._settings.strict and self._settings.gate == "fail"
-        return Carbon(counter, Protocol(), listener=listener, strict=strict, tasks=tasks_of(item))
+        return Carbon(Counter(), Protocol(), listener=listener, strict=strict, tasks=tasks_of(item))
 
     @pytest.hookimpl(tryfirst=True)  # before the terminal calls pytest_report_collectionfinish
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -97,12 +97,14 @@ class CountingSession:
 
     def pytest_report_collectionfinish(self) -> list[str]:
         tests = counted(len(self._tests), "test")
-        return [f"carbon: {tests} to count the work of; no energy is measured"] if self._tests else []
+        where = self._workers.where if self._outlet is None and self._workers is not None else ""
+        return [f"carbon: {tests} to count the work of{where}; no energy is measured"] if self._tests else []
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         if self._outlet is not None:
             return (yield)
+        refusal.refuse_without_torch(self._tests)
         try:
             self._gate.read()
         except CarbonError as error:
@@ -115,8 +117,8 @@ class CountingSession:
         interrupted = refused = False
         try:
             return (yield)
-        except (KeyboardInterrupt, pytest.exit.Exception):
-            interrupted = True
+        except (KeyboardInterrupt, pytest.exit.Exception) as error:
+            interrupted = self._workers is None or not self._workers.stopped(error)
             raise
         except pytest.UsageError:
             refused = True
@@ -137,7 +139,7 @@ class CountingSession:
             with self._collected.following(item):
                 return (yield)
         test.item = item  # two items may share an id (--keep-duplicates)
-        log = test.log = Log(item, self._progress)
+        log = test.log = Log(item, self._progress, None if self._outlet is None else self._outlet.relay)
         if self._outlet is not None:
             self._outlet.begin(test.key, measures=True)
         try:
@@ -145,7 +147,7 @@ class CountingSession:
                 result = yield
         finally:
             if test.outcome is not None and self._outlet is None:
-                self._judge(test)
+                self._judge(test, self._counts(test))
             test.pass_on()
             log.finish()
         if self._outlet is None:
@@ -160,10 +162,17 @@ class CountingSession:
             self._outlet.report(test.key, report)
         test.take(report)
 
+    def _ended(self, test: Test, done: Done) -> None:
+        """Judge a test that has ended in a worker."""
+        if test.outcome is not None:
+            self._judge(test, done.counts)
+        test.pass_on()
+        self._interim.write(self._so_far)
+
     @undone.during
-    def _judge(self, test: Test) -> None:
+    def _judge(self, test: Test, counts: Sequence[Count]) -> None:
         """Give the verdicts on a test that has finished, and write them into its reports."""
-        counted = self._gate.judge(test, self._counts(test))
+        counted = self._gate.judge(test, counts)
         fails = any(one.verdict.effect == "fails" for one in counted)
         outcome = "failed" if fails and test.outcome == "passed" else test.outcome or ""
         self._results[test.key] = TestResult(test.key, outcome, (), test.outcome, counted, test.file, test.line)
@@ -209,7 +218,7 @@ class CountingSession:
         self._result = replace(result, notes=tuple(lines))
 
     def _so_far(self) -> SessionResult:
-        results = tuple(self._results.values())
+        results = tuple(self._results[key] for key in self._tests if key in self._results)
         compared = sum(bool(one.verdict.change) for test in results for one in test.counted)
         engines = self._gate.engines(results)
         gated = len({key for engine in engines for key in self._gate.kept.records.get(engine, {})})

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_carbon.host.locks import LockFault
 from pytest_carbon.host.machine import free_memory
+from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import time
 from pytest_carbon.measure import reference
 from pytest_carbon.measure.instruments import Rig
 from pytest_carbon.measure.measurer import Measurer
 from pytest_carbon.measure.protocol import Protocol
+from pytest_carbon.measure.together import ALONE
+from pytest_carbon.plugin.locking import Locking
 from pytest_carbon.plugin.processes.messages import Brought
-from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings
+from pytest_carbon.plugin.ranks.leading import Leading
+from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings, UsageProblem
 
 if TYPE_CHECKING:
     from pytest_carbon.measure.meters.protocol import MeterSource
+
+
+def protocol_of(settings: Settings) -> Protocol:
+    """Return the defaults of ``carbon.run()``."""
+    names = ("warmup_s", "rounds", "min_time_s", "max_time_s", "precision", "tolerance")
+    return Protocol(**{name: getattr(settings, name) for name in names})
 
 
 class Measuring:
@@ -32,11 +44,15 @@ class Measuring:
         calibration: Callable[[str], Calibration | None],
         progress: Callable[[str], None],
         *,
+        say: Callable[[str], None],
         resting: Sequence[int],
+        ranks: Leading | None = None,
     ) -> None:
         self._config = config
         self._settings = settings
         self._references: list[Measurement] = []
+        self._locking = locking = Locking(config, settings.lock_timeout_s, say)
+        company = ALONE if ranks is None else ranks.company
         own = config.hook.pytest_carbon_meters(config=config)
         sources: dict[str, MeterSource] = {name: source for meters in own for name, source in meters.items()}
         self._rig = Rig(
@@ -47,8 +63,20 @@ class Measuring:
             session=session,
             calibration=calibration,
             progress=progress,
-            resting=resting,
+            resting=lambda since_s: {*resting, *locking.resting(since_s), *(place.pid for place in company.places)},
+            company=company,
         )
+        self._ranks = ranks
+        if ranks is not None:
+            ranks.lead.machines, ranks.lead.g_per_j = self._rig.machines, intensity.emissions_g(1.0)
+        if ranks is not None and (uncounted := [d for d in self._rig.gated if d.family != "gpu"]):
+            self._rig.close()
+            names = ", ".join(f"{domain.name} ({domain.kind})" for domain in uncounted)
+            raise UsageProblem(
+                f"torchrun started {ranks.me.world} ranks of this run, which are measured together by their GPUs, and"
+                f" here the energy of {names} would be gated, which one rank alone uses or estimates: choose the GPUs"
+                " (--carbon-domains=gpu), or run pytest in one process"
+            )
         self._since_s = time.perf_counter()
         calibration(self.machine.id)
 
@@ -59,17 +87,46 @@ class Measuring:
     @property
     def protocol(self) -> Protocol:
         """Return the defaults of ``carbon.run()``."""
-        names = ("warmup_s", "rounds", "min_time_s", "max_time_s", "precision", "tolerance")
-        return Protocol(**{name: getattr(self._settings, name) for name in names})
+        return protocol_of(self._settings)
 
     @property
     def machine(self) -> Machine:
         return self._rig.machine()
 
+    @property
+    def unlocked(self) -> str | None:
+        """Say why the running test may not measure: another run does, on the same device."""
+        return self._locking.failure
+
+    def begin(self, test: str) -> None:
+        """Take the locks of the devices for a test that measures."""
+        with undone():
+            if self._locking.hold(self._rig.contended, test):
+                self._rig.taken_over()
+
+    def begin_unmeasured(self) -> None:
+        """Note that a test runs which may use the devices."""
+        self._locking.work()
+
+    def end(self, *, measures: bool) -> None:
+        if measures:
+            with undone(), contextlib.suppress(Exception):  # a device that the test has broken
+                self._rig.synchronise()
+        self._locking.rest()
+
     def refer(self) -> None:
         """Measure the reference workload, if the user asked for one."""
         if not self._settings.reference:
             return
+        self.begin("the reference workload")
+        try:
+            if self.unlocked is not None:
+                raise LockFault(self.unlocked)
+            self._refer()
+        finally:
+            self.end(measures=True)
+
+    def _refer(self) -> None:
         rig, machine = self._rig, self.machine
         own = self._config.hook.pytest_carbon_reference(config=self._config)
         uuids = [] if self._settings.gpus == "used" else [gpu.uuid for gpu in machine.gpus]
@@ -81,8 +138,12 @@ class Measuring:
         return Brought(
             self.machine,
             self._rig.machines,
-            self._rig.notes,
-            self._rig.cost_j(),
+            (
+                *self._rig.notes,
+                *([self._locking.lacks] if self._locking.lacks else []),
+                *(self._ranks.lead.notes if self._ranks is not None else ()),
+            ),
+            self._rig.cost_j() if self._ranks is None or self._ranks.me.nodes == 1 else None,
             time.perf_counter() - self._since_s,
             self._rig.measurer.calibrations,
             reference.of_process(self._references),
@@ -90,3 +151,4 @@ class Measuring:
 
     def close(self) -> None:
         self._rig.close()
+        self._locking.close()

@@ -197,9 +197,32 @@ OPTIONS = (
         ini=False,
     ),
     Option(
+        "--carbon-engine ENGINE",
+        values.engine,
+        "where the tests run: local (this machine), or ray[:ADDRESS], tasks on the GPUs of a Ray cluster, in fresh "
+        "processes (default: local; needs pytest-carbon[ray])",
+    ),
+    Option(
         "--carbon-session-timeout SECONDS",
         values.seconds(above=True),
         "terminate a fresh process that completes no test for this long; its test fails (default: no limit)",
+    ),
+    Option(
+        "--carbon-gpus-per-worker N",
+        values.count(1, "the number of GPUs that each worker is shown, such as 2", digits=4),
+        "with pytest-xdist (-n) or --carbon-engine=ray: the number of GPUs that each worker, or task, is shown, and "
+        "measures on (default: 1)",
+    ),
+    Option(
+        "--carbon-lock-timeout SECONDS",
+        values.seconds(above=True),
+        "how long a test waits for a GPU, or the processor, on which another run measures; then it fails, and names "
+        "that run's process (default: 10min)",
+    ),
+    Option(
+        "--carbon-rank-timeout SECONDS",
+        values.seconds(above=True),
+        "under torchrun: end the run where a rank does not come to the same place of a test within this (default: 300)",
     ),
     Option(
         "--carbon-shard INDEX/COUNT",

@@ -31,6 +31,7 @@ from pytest_carbon.plugin import (
     shards,
     stages,
     timelimits,
+    workers,
 )
 from pytest_carbon.plugin.carbons import Carbons, carbon_of, made_by, tasks_of
 from pytest_carbon.plugin.counter import Count
@@ -40,11 +41,12 @@ from pytest_carbon.plugin.interim import Interim
 from pytest_carbon.plugin.measuring import Measuring
 from pytest_carbon.plugin.missing import Collected
 from pytest_carbon.plugin.place import Listener
-from pytest_carbon.plugin.processes import child
-from pytest_carbon.plugin.processes.messages import Brought, Refused
+from pytest_carbon.plugin.processes.messages import Brought, Done
+from pytest_carbon.plugin.processes.outlet import OUTLET
 from pytest_carbon.plugin.processes.sessions import Fresh
 from pytest_carbon.plugin.processes.turns import Turns
 from pytest_carbon.plugin.progress import Progress
+from pytest_carbon.plugin.ranks.leading import RANKS, UNCONFIRMED
 from pytest_carbon.plugin.waiting import Log, Test, measures, redirected
 from pytest_carbon.plugin.work_gate import WorkGate
 from pytest_carbon.records import (
@@ -76,10 +78,13 @@ class CarbonSession:
         """Those that measure, by their ids."""
         self._measuring: Measuring | None = None
         """Only while tests run in this process."""
-        self._outlet = config.stash.get(child.OUTLET, None)
-        """Only in a fresh process: its parent judges."""
-        self._apart = (settings.sessions > 1 or settings.against is not None) and self._outlet is None
+        self._outlet = config.stash.get(OUTLET, None)
+        """Only in a process whose tests another one judges."""
+        several = settings.sessions > 1 or settings.against is not None or settings.engine != "local"
+        self._apart = several and self._outlet is None
         """Whether the tests run in fresh processes, and this one only collects and judges."""
+        self._ranks = config.stash.get(RANKS, None)
+        """Only under torchrun: the other ranks, which this one leads."""
         self._waiting = 0
         self._running: Test | None = None
         self.progress = Progress(config, self._running_name)
@@ -92,10 +97,6 @@ class CarbonSession:
         self._collected = Collected(config)
         config.pluginmanager.register(self._collected, "pytest-carbon-collected")
         config.pluginmanager.register(Carbons(self._tests, self._carbon), "pytest-carbon-fixture")
-        refusal.refuse_parallel(
-            config,
-            "--carbon measures one test at a time, and {}: they would share the device and measure each other",
-        )
         self._sides: Sides | None = None
         """With ``--carbon-against``: the measurements of both revisions."""
         turns = None
@@ -105,7 +106,7 @@ class CarbonSession:
                     turns = Turns(config, settings, worktree.find(settings.against, config.rootpath))
                     self._sides = turns.sides
                 refusal.refuse_apart(config, settings)
-            elif not config.option.collectonly:
+            elif not config.option.collectonly and not workers.is_controller(config):
                 meters.preload(settings.meter)
             self._intensity = (
                 electricity.intensity(
@@ -132,7 +133,12 @@ class CarbonSession:
         self._interim = Interim(settings.json if self._outlet is None else None)
         ended = functools.partial(self._interim.write, self._so_far)
         self._fresh = Fresh(config, settings, self._intensity, self._tests, self.progress, self._rehearse, turns, ended)
-        if self._apart:
+        self._workers: workers.Controller | None = None
+        """With pytest-xdist: the tests run in its workers, and this process judges."""
+        if workers.is_controller(config):
+            own = (self._intensity, self._tests, self._collected, self.progress)
+            self._workers = workers.Controller(config, settings, *own, prepare=self._rehearse, ended=self._ended)
+        elif self._apart:
             config.pluginmanager.register(self._fresh, "pytest-carbon-sessions")
 
     @pytest.hookimpl(tryfirst=True)  # before the terminal calls pytest_report_collectionfinish
@@ -153,6 +159,9 @@ class CarbonSession:
             return [f"carbon: {missing.NOTHING_TO_COMPARE.format(against)}"] if against and self._outlet is None else []
         tests, sessions = counted(len(self._tests), "test"), self._settings.sessions
         where = f" in {sessions} fresh processes, one after another" if self._apart else ""
+        where = self._workers.where if self._workers is not None else where
+        if self._settings.engine != "local" and self._apart:
+            where = f" on a Ray cluster{f', {sessions} times' if sessions > 1 else ''}"
         if self._sides is not None:
             where = f" here and at {self._sides.against.label}, in {sessions} pairs of fresh processes"
         return [f"carbon: {tests} to measure{where}; their results come when all are measured"]
@@ -161,13 +170,15 @@ class CarbonSession:
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         if not self._is_concerned():
             return (yield)
+        if self._work is not None:
+            refusal.refuse_without_torch(self._tests)
         try:
             self._open()
             self._refer()
         except CarbonError as error:
             self._close()
-            if self._outlet is not None:
-                self._outlet.send(Refused(str(error)))
+            if self._outlet is not None and self._outlet.refuse(str(error)):
+                return (yield)
             raise refusal.refusal(str(error)) from None
         if self._outlet is not None:
             assert self._measuring is not None
@@ -187,8 +198,8 @@ class CarbonSession:
             result = yield
             self._refer()
             return result
-        except (KeyboardInterrupt, pytest.exit.Exception):
-            interrupted = True
+        except (KeyboardInterrupt, pytest.exit.Exception) as error:
+            interrupted = self._workers is None or not self._workers.stopped(error)
             raise
         except pytest.UsageError:
             refused = True
@@ -222,7 +233,7 @@ class CarbonSession:
     def _open(self) -> None:
         """Open the meters and check the baselines, to refuse a broken one before measuring."""
         calibration = functools.cache(self._calibration)
-        if not self._apart:
+        if not self._apart and self._workers is None:
             try:
                 self._measuring = Measuring(
                     self._config,
@@ -231,7 +242,9 @@ class CarbonSession:
                     self._intensity,
                     calibration,
                     self.progress.step,
+                    say=self.progress.say,
                     resting=() if self._outlet is None else (self._outlet.request.parent,),
+                    ranks=self._ranks,
                 )
             except MeterError as error:
                 if self._tests or isinstance(error, DeviceFault):
@@ -288,19 +301,27 @@ class CarbonSession:
         if self._outlet is not None:
             self._outlet.begin(test_id(item), measures=test is not None)
         if test is None:
+            if self._measuring is not None:
+                self._measuring.begin_unmeasured()
             with self._collected.following(item):
                 result = yield
+            if self._measuring is not None:
+                self._measuring.end(measures=False)
             if self._outlet is not None:
                 self._outlet.done(test_id(item))
             return result
         test.item = item  # two items may share an id (--keep-duplicates)
-        log = test.log = Log(item, self.progress)
+        log = test.log = Log(item, self.progress, None if self._outlet is None else self._outlet.relay)
         self._running = test
         self.progress.pace.begin(test.key)
         try:
+            if self._measuring is not None:
+                self._measuring.begin(item.nodeid)
             with redirected(item, functools.partial(self._take, test)):
                 result = yield
         finally:
+            if self._measuring is not None:
+                self._measuring.end(measures=True)
             self._running = None
             self.progress.pace.end()
             log.finish()
@@ -312,6 +333,17 @@ class CarbonSession:
                 own = self._measured_here(test)
                 self._outlet.done(test.key, own, [m.name for m in own if m.name in test.mistaken])
         return result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        if self._measuring is not None and self._running is not None and self._measuring.unlocked is not None:
+            pytest.fail(self._measuring.unlocked, pytrace=False)
+
+    def _ended(self, test: Test, done: Done) -> None:
+        """Count a test that has ended in a worker."""
+        self._waiting += test.waits
+        self.progress.waiting(self._waiting, len(self._tests))
+        self._interim.write(self._so_far)
 
     def _carbon(self, item: pytest.Item, listener: Listener) -> Carbon:
         assert self._measuring is not None
@@ -334,9 +366,16 @@ class CarbonSession:
         return {m.name: [m] for m in self._measured_here(test)}
 
     def _measured_here(self, test: Test) -> list[Measurement]:
-        assert self._measuring is not None
+        if self._measuring is None:  # it could not be opened, and the test has failed for that
+            return []
         machine = self._measuring.machine.id
         return made_by(test, Measurement, lambda name, why: Measurement(name=name, machine=machine, failure=why))
+
+    def _brought(self) -> list[Brought]:
+        """List what measured outside of fresh processes: this process, or the workers."""
+        if self._workers is not None:
+            return [*self._workers.brought.values()]
+        return [] if self._measuring is None else [self._measuring.brought()]
 
     def _take(self, test: Test, report: pytest.TestReport) -> None:
         if self._outlet is not None:
@@ -360,10 +399,12 @@ class CarbonSession:
         """Judge, record, and write the verdicts into the reports that wait."""
         settings, sides = self._settings, self._sides
         ran = [test for test in self._tests.values() if test.outcome is not None]
+        own = self._brought()
+        if self._workers is not None:
+            self._workers.settle(ran)
         for test in ran:
             if test.measured is None:
                 test.measured = self._measured(test)
-        own = [] if self._measuring is None else [self._measuring.brought()]
         problem: BaseException | None = None
 
         def judged() -> stages.Judged:
@@ -375,6 +416,8 @@ class CarbonSession:
             if interrupted or session.shouldfail or session.shouldstop:
                 return None
             self._close()
+            if self._workers is not None:
+                self._fresh.show(self._workers.release())
             free_memory()
             try:
                 self._fresh.again(session, tests, first.brought.calibrations)
@@ -382,12 +425,19 @@ class CarbonSession:
                 problem = interrupt
             return judged()
 
+        if self._ranks is not None and not interrupted:
+            self._problems += self._ranks.ended()
         first = judged()
         debugs = any(getattr(self._config.option, flag, False) for flag in ("usepdb", "trace"))
         confirms = settings.confirm > 0 and self._outlet is None and not debugs  # a debugger needs the terminal
         confirmed = stages.Confirmed(first)
-        if confirms and (changing := foreign.changing(self._config)) is not None and not self._apart:
+        if confirms and self._ranks is not None:
+            self._fresh.unconfirmed = UNCONFIRMED
+        elif confirms and (changing := foreign.changing(self._config)) is not None and not self._apart:
             self._fresh.unconfirmed = f"{changing} changes files by what runs, so nothing is run a second time"
+        elif confirms and self._workers is not None:
+            self._fresh.unconfirmed = self._workers.unconfirmed
+        if confirms and self._fresh.unconfirmed is not None and not self._apart:
             confirmed = stages.confirm(first, lambda tests: first, lambda: self._fresh.unconfirmed)
         elif confirms:
             confirmed = stages.confirm(first, again, lambda: self._fresh.unconfirmed)
@@ -463,6 +513,8 @@ class CarbonSession:
         """Count the work of the tests that passed, in a fresh process, and judge it."""
         work.git = self._git
         self._close()
+        if self._workers is not None:
+            self._workers.release()
         free_memory()
         passed = {test.key: test for test in ran if test.outcome == "passed"}
         if not passed:
@@ -511,7 +563,8 @@ class CarbonSession:
         """Judge what was measured so far; two revisions are compared at the end only."""
         finished = [test for test in self._tests.values() if test.outcome is not None and self._sides is None]
         ran = [test if test.measured is not None else replace(test, measured=self._measured(test)) for test in finished]
-        brought = self._fresh.known if self._measuring is None else self._measuring.brought()
+        own = self._brought()
+        brought = Brought.of_all(own) if own else self._fresh.known
         judged = judge.judge(judge.measure(ran, self._settings, brought, None), self._settings, self._stored, None)
         return stages.with_effects(self._result_of(ran, judged), stages.Recorded())
 

@@ -81,7 +81,7 @@ def read_settings(config: pytest.Config) -> Settings:
     values.setdefault("baseline", config.rootpath / defaults.baseline)
     values.setdefault("confirm", 2 if in_ci(os.environ) else 0)
     if "against" in given:  # the ini file's sessions are for comparing with baselines
-        values.update(confirm=0, reference=False, work=False)
+        values.update(confirm=0, reference=False, work=False, engine="local")
         values["sessions"] = given["sessions"].value if "sessions" in given and given["sessions"].flag else PAIRS
     if any(str(word).startswith("--carbon-branch") for word in config.invocation_params.args):  # not in addopts
         values["branch_given"] = values.get("branch")
@@ -177,8 +177,9 @@ def _disagreements(given: dict[str, _Given]) -> Iterable[str]:
             ("reference", "both sides are measured in turns on one machine, so its drift is already subtracted"),
             ("work", "counted work is compared with baselines, not with another revision"),
             ("shard", "the two revisions are judged in one run, and shards of it cannot be merged"),
+            ("engine", "the two revisions are compared in turns on one machine"),
         ):
-            if (other := given.get(field)) and other.flag and other.value is not False:
+            if (other := given.get(field)) and other.flag and other.value not in (False, "local"):
                 yield f"{against.where}: {why}; leave {other.where} out"
         if (pairs := given.get("sessions")) and pairs.flag and pairs.value < 2:
             yield (

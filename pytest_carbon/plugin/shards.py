@@ -13,7 +13,7 @@ from pytest_carbon.baselines import Store
 from pytest_carbon.host.patches import undone
 from pytest_carbon.plugin import record, refusal
 from pytest_carbon.plugin.ids import test_id
-from pytest_carbon.plugin.processes import child
+from pytest_carbon.plugin.processes.outlet import OUTLET
 from pytest_carbon.plugin.waiting import WEIGHT, measures
 from pytest_carbon.records import CarbonError, Key, Settings, Shard
 from pytest_carbon.text import about, count, counted
@@ -64,6 +64,28 @@ def durations(store: Store, tests: Collection[str], commit: str | None) -> dict[
     return {key: median(several) for key, several in known.items()}
 
 
+def expected_s(config: pytest.Config, settings: Settings, tests: Mapping[str, pytest.Item]) -> dict[str, float]:
+    """Estimate how long each test measures, from the baselines; what is unknown takes the median.
+
+    Work is counted in one call of unknown duration: there all tests weigh the same.
+    """
+    root = config.rootpath
+    if not settings.enabled or not tests:
+        return dict.fromkeys(tests, 1.0)
+    try:
+        store, _ = record.open_run(settings, root)
+        calls_s = durations(store, tests.keys(), record.state(settings, root).commit)
+    except CarbonError as error:
+        raise refusal.refusal(str(error)) from None
+    known: dict[str, float] = {}
+    for (test, _), call_s in sorted(calls_s.items()):
+        known[test] = known.get(test, 0.0) + measuring_s(settings, call_s)
+    own = {test: item.stash.get(WEIGHT, 1.0) for test, item in tests.items()}
+    middle = median(known.values()) if known else measuring_s(settings, 0.0)
+    usual = median(own.values())
+    return {test: round(known.get(test, middle * own[test] / usual), 3) for test in tests}
+
+
 class Shards:
     """As a plugin: selects the tests of one shard."""
 
@@ -90,7 +112,7 @@ class Shards:
         settings = self._settings
         ids = {test_id(item): item for item in items}
         measuring = {test: item for test, item in ids.items() if measures(item)}
-        weights = self._weights(measuring)
+        weights = expected_s(self._config, settings, measuring)
         parts = divide(weights, ids.keys() - measuring.keys(), self._count)
         own = [item for item in items if parts[test_id(item)] == self.index]
         others = [item for item in items if parts[test_id(item)] != self.index]
@@ -123,27 +145,6 @@ class Shards:
             text += f", for about {about(session_s)}"
         return text
 
-    def _weights(self, tests: Mapping[str, pytest.Item]) -> dict[str, float]:
-        """Estimate how long each test measures, from the baselines; what is unknown takes the median.
-
-        Work is counted in one call of unknown duration: there all tests weigh the same.
-        """
-        settings, root = self._settings, self._config.rootpath
-        if not settings.enabled or not tests:
-            return dict.fromkeys(tests, 1.0)
-        try:
-            store, _ = record.open_run(settings, root)
-            calls_s = durations(store, tests.keys(), record.state(settings, root).commit)
-        except CarbonError as error:
-            raise refusal.refusal(str(error)) from None
-        known: dict[str, float] = {}
-        for (test, _), call_s in sorted(calls_s.items()):
-            known[test] = known.get(test, 0.0) + measuring_s(settings, call_s)
-        own = {test: item.stash.get(WEIGHT, 1.0) for test, item in tests.items()}
-        middle = median(known.values()) if known else measuring_s(settings, 0.0)
-        usual = median(own.values())
-        return {test: round(known.get(test, middle * own[test] / usual), 3) for test in tests}
-
     def pytest_report_collectionfinish(self) -> list[str]:
         return [f"carbon: {self._line}"] if self._line else []
 
@@ -163,7 +164,8 @@ def in_another(item: pytest.Item) -> bool:
 
 def register(config: pytest.Config, settings: Settings) -> None:
     """Divide the tests, unless a parent has done it."""
-    if settings.shard is not None and config.stash.get(child.OUTLET, None) is None:
+    outlet = config.stash.get(OUTLET, None)
+    if settings.shard is not None and (outlet is None or outlet.divides):
         config.pluginmanager.register(Shards(config, settings, settings.shard), _NAME)
 
 

@@ -124,6 +124,22 @@ def shard(text: str, base: Path) -> tuple[int, int]:
     return index, count
 
 
+def engine(text: str, base: Path) -> str:
+    """Read where fresh processes run: ``local``, ``ray``, ``ray:auto``, ``ray:10.0.0.1:6379``."""
+    address = text.partition(":")[2]
+    if address.startswith("ray://"):
+        raise ValueError(
+            "this is the address of a Ray Client server, which is not supported: run pytest on a node of the cluster,"
+            " such as with `ray job submit`, and write ray:auto"
+        )
+    if text not in ("local", "ray") and not re.fullmatch(r"ray:(local|auto|[\w.\-\[\]:]+:\d+)", text, re.ASCII):
+        raise ValueError(
+            "write local, ray (the cluster of RAY_ADDRESS, else one on this machine), ray:local, ray:auto, or the"
+            f" address of a cluster's head node, such as ray:10.0.0.1:6379.{_near(text, ('local', 'ray'))}"
+        )
+    return text
+
+
 def path(text: str, base: Path) -> Path:
     if text == "-":  # standard output of the commands
         raise ValueError("this is not the path of a file; write one, or /dev/stdout")

@@ -191,9 +191,10 @@ class Test:
 class Log:
     """Logs a test's reports later than its protocol would, with its start before the first."""
 
-    def __init__(self, item: pytest.Item, progress: Progress) -> None:
+    def __init__(self, item: pytest.Item, progress: Progress, relay: Any = None) -> None:
+        """Log a test's reports with ``relay``, by default the hooks of its folder."""
         self._item = item
-        self._relay = item.session.gethookproxy(item.path)
+        self._relay = item.session.gethookproxy(item.path) if relay is None else relay
         self._progress = progress
         self._started = False
 

@@ -47,6 +47,14 @@ class Settings:
     against: str | None = None
     confirm: int = 0
     session_timeout_s: float | None = None
+    engine: str = "local"
+    """Where fresh processes run: ``local``, this machine; ``ray``, with or without an address after a colon."""
+    gpus_per_worker: int = 1
+    """With pytest-xdist or Ray: the GPUs that each worker, or task, is shown."""
+    lock_timeout_s: float = 600.0
+    """How long to wait for a device that another run measures on."""
+    rank_timeout_s: float = 300.0
+    """Under torchrun: how long rank 0 waits for another rank at a place that all come to."""
     shard: tuple[int, int] | None = None
     """The index, from 1, and the number of shards."""
     strict: bool = False

@@ -26,6 +26,7 @@ from pytest_carbon.reports.advice import acceptance, advice
 from pytest_carbon.reports.layout import Column, Name, Page, Table, columns
 from pytest_carbon.reports.served import described
 from pytest_carbon.reports.table import failing_status
+from pytest_carbon.tasks.figures import not_measured
 from pytest_carbon.text import (
     UNKNOWN,
     change,
@@ -39,7 +40,6 @@ from pytest_carbon.text import (
     then_and_now,
 )
 
-_ESTIMATED = " (estimated, not measured)"
 _LABEL = 12
 """Columns of the labels in a failure's report."""
 _SAYS_WHAT_TO_DO = {"unstable-id"}
@@ -134,11 +134,11 @@ def failure(test: str, measurement: Measurement, verdict: Verdict, context: Fail
     page = Page(context.width, context.ascii)
     status = failing_status(verdict)
     where = "" if measurement.name == "call" else f" in {measurement.name}"
-    estimated = _ESTIMATED if measurement.estimated and verdict.status != "error" else ""
+    how = not_measured(measurement.machine, [measurement]) if verdict.status != "error" else ""
     changed = then_to_now(measurement, verdict) if status == "regression" else None
     why = changed or message(measurement, verdict, context).removeprefix(f"{status}: ")
     return _paragraphs(
-        page.wrap(f"carbon {status}{where}{estimated}: {why}", hang=""),
+        page.wrap(f"carbon {status}{where}{how}: {why}", hang=""),
         _figures(measurement, verdict, context, page),
         _facts(measurement, verdict, context, page),
         *remedies(test, measurement, verdict, context, page),
@@ -167,8 +167,9 @@ def suite_failure(suite: SuiteVerdict, moved: Sequence[tuple[Measurement, Verdic
         ("warnings", ", ".join(f"{code} ({count(n)})" for code, n in warned.items()) or "none"),
     ]
     tests = f"{count(len(moved))} of {count(suite.compared)} measurements"
+    measurements = [measurement for measurement, _ in moved]
     return _paragraphs(
-        page.wrap(f"carbon {suite.status}{_ESTIMATED * moved[0][0].estimated}: {suite.reason}", hang=""),
+        page.wrap(f"carbon {suite.status}{not_measured(moved[0][0].machine, measurements)}: {suite.reason}", hang=""),
         page.wrap(f"{tests} changed by more than their tolerance. The suite fails once, for all of them.", hang=""),
         ["Can I believe it?", *_labelled(facts, page)],
         *suite_remedies(context, page),

@@ -8,12 +8,13 @@ from typing import get_args
 
 from pytest_carbon.baselines import decide
 from pytest_carbon.gate import sentences
-from pytest_carbon.records import CarbonIntensity, Key, SessionResult, Status, is_estimated
+from pytest_carbon.records import CarbonIntensity, Key, SessionResult, Status
 from pytest_carbon.reports.failure import grid_and_pue, verb_for
 from pytest_carbon.reports.layout import HEADER, WARNING, Line, Page, columns
 from pytest_carbon.reports.served import sentences_of
 from pytest_carbon.reports.study import tables as tables_of_tasks
 from pytest_carbon.reports.table import LEAST_NAME, Row, folded, row_label, table, unfolded
+from pytest_carbon.tasks.figures import not_measured
 from pytest_carbon.text import change, count, counted, duration, listing, quantity
 
 _MOST_NAMES = 2
@@ -62,13 +63,13 @@ def summary(
         shared = page.sentences([moved, part.suite.machine_moved], WARNING)
         if quiet:
             shown = unfolded([row for row in rows if row.verdict.status != "pass"])
-            which = f" ({part.machine.id})" if result.others else _estimated(part)
+            which = f" ({part.machine.id})" if result.others else _not_measured(part)
             compared += f": {'; '.join(left_out)}" if left_out else ""
             sentence = ". ".join(filter(None, [f"carbon{which}: {compared}", nearby]))
             lines += [*table(shown, page, header=False), *shared, *page.sentences([sentence])]
             continue
         shown = rows if verbose else unfolded(rows)
-        lines += [Line(page.title(f"carbon{_estimated(part)}: {part.machine.id}"), HEADER), *table(shown, page)]
+        lines += [Line(page.title(f"carbon{_not_measured(part)}: {part.machine.id}"), HEADER), *table(shown, page)]
         lines += page.sentences([folded(rows, shown)])
         if rows:
             lines.append(Line(""))
@@ -93,8 +94,8 @@ def _parts(result: SessionResult) -> list[SessionResult]:
     return [result, *(replace(result, machine=machine, suite=suite) for machine, suite in result.others)]
 
 
-def _estimated(result: SessionResult) -> str:
-    return " (estimated, not measured)" if is_estimated(result.machine.id) else ""
+def _not_measured(result: SessionResult) -> str:
+    return not_measured(result.machine.id, (m for test in result.tests for m, _ in test.measurements))
 
 
 # --- the sentences under it ------------------------------------------------------------------------

@@ -26,7 +26,7 @@ Origin = Literal["measured", "estimated", "replayed", "simulated"]
 """Where an energy comes from: a counter, a model of the processor, a trace that is played, or a simulated GPU."""
 NOT_MEASURED: Mapping[Origin, str] = {
     "estimated": "estimated, not measured",
-    "replayed": "replayed from a trace, not measured",
+    "replayed": "replayed, not measured",
     "simulated": "simulated, not measured",
 }
 """What is said beside each energy that no counter of a device has read."""
@@ -113,6 +113,12 @@ class Figure:
 def origin(measurement: Measurement) -> Origin:
     """Tell where a measurement's energy comes from; only a measured one is a fact about the model."""
     return _origin(measurement.machine, [energy.domain.source for energy in measurement.domains])
+
+
+def not_measured(machine_id: str, measurements: Iterable[Measurement]) -> str:
+    """Return what is said in brackets of energies that no counter of a device has read; else nothing."""
+    how = _origin(machine_id, (energy.domain.source for m in measurements for energy in m.domains))
+    return f" ({NOT_MEASURED[how]})" if how in NOT_MEASURED else ""
 
 
 def _origin(machine_id: str, sources: Iterable[str]) -> Origin:

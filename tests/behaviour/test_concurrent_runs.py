@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import MACHINE, QUICK, CarbonRunner
 from faults import records
+
+from pytest_carbon.host.locks import FOLDER_VARIABLE
 
 SUITE = """
 import pytest
@@ -72,7 +75,8 @@ def pytest_runtest_teardown(item, nextitem):
             time.sleep(0.001)
 """
     )
-    started = [subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(runs)]
+    apart = [os.environ | {FOLDER_VARIABLE: str(pytester.path / f"locks-{n}")} for n in range(runs)]  # no turns
+    started = [subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env) for env in apart]
     outputs = [process.communicate(timeout=100)[0].decode() for process in started]
     assert [process.returncode for process in started] == [0] * runs, outputs
     found = sessions(pytester.path)

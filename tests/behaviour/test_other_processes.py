@@ -281,15 +281,6 @@ class TestIt(unittest.TestCase):
         assert (run.ret, "measured nothing" in run.text) == (0, False)
 
 
-def test_xdist_is_refused(run_carbon: CarbonRunner, pytester: pytest.Pytester, all_plugins: None) -> None:
-    """Before anything runs: its workers would measure each other, and the run would hear of none."""
-    pytest.importorskip("xdist")
-    pytester.makepyfile(HEAD + SUITE)
-    run = run_carbon("-n", "2", subprocess=True)
-    assert run.ret == pytest.ExitCode.USAGE_ERROR
-    assert "pytest-xdist" in run.errors
-
-
 def test_a_refusal_is_shown_before_what_it_keeps_from_being_recorded(
     run_carbon: CarbonRunner, pytester: pytest.Pytester
 ) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from extras import library
 from postgres import PASSWORD, PostgresServer
+from raycluster import environment
+from raycluster import why_not as why_no_ray
 from shown import Player, assert_shown, normal, renewed
 
 from simulation import SimulatedGpu, SimulatedNvml
@@ -131,6 +133,48 @@ def test_a_runner_with_a_gpu(play: Play, tmp_path: Path, nvml_library: Path, mon
             {"tests/test_m.py": GPU_TEST, "pytest.ini": "[pytest]\n"},
             environ={**sim.environ, "PYTEST_ADDOPTS": quick},
         )
+
+
+@pytest.mark.slow
+def test_several_ranks(play: Play, tmp_path: Path, nvml_library: Path) -> None:
+    """Started by torchrun, over gloo on the CPU and simulated GPUs."""
+    with_torch()
+    quick = "--carbon-warmup=0.1 --carbon-precision=50% --carbon-min-time=0.1 --carbon-intensity=475"
+    with SimulatedNvml(tmp_path / "gpu", [SimulatedGpu(period_s=0.02)] * 4, library=nvml_library) as sim:
+        player = play(
+            "howto/torchrun.md",
+            {"pytest.ini": "[pytest]\n"},
+            environ={**sim.environ, "PYTEST_ADDOPTS": quick, "OMP_NUM_THREADS": "1"},
+        )
+    assert len(player.ran) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(why_no_ray() is not None, reason=str(why_no_ray()))
+def test_a_suite_on_a_ray_cluster(play: Play, tmp_path: Path) -> None:
+    """On a cluster of one node, which Ray starts for each run."""
+    play(
+        "howto/ray.md",
+        {"tests/test_m.py": "def test_m(carbon):\n    carbon(sum, range(1000))\n", "pytest.ini": "[pytest]\n"},
+        environ={**environment(tmp_path), "PYTEST_ADDOPTS": f"{QUICK} --carbon-intensity=475"},
+        replacing={"ray:10.0.0.1:6379": "ray:local"},
+    )
+
+
+@pytest.mark.slow
+def test_several_gpus(play: Play, tmp_path: Path, nvml_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker loads the GPU that it is shown."""
+    pytest.importorskip("xdist")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    own = GPU_TEST.replace("gpu_load(300)", 'gpu_load(300, int(os.environ["CUDA_VISIBLE_DEVICES"][-1]))')
+    tests = own.replace("import sys", "import os, sys, pytest").replace(
+        "def test_m(carbon)", "@pytest.mark.parametrize('n', range(4))\ndef test_m(carbon, n)"
+    )
+    gpus = [SimulatedGpu(uuid=f"GPU-{n}", tau_s=0.03, period_s=0.02) for n in range(4)]
+    quick = "-p xdist --carbon-warmup=0.5 --carbon-precision=5% --carbon-min-time=0.5 --carbon-intensity=475"
+    with SimulatedNvml(tmp_path / "gpu", gpus, library=nvml_library) as sim:
+        player = play("howto/xdist.md", {"tests/test_m.py": tests}, environ={**sim.environ, "PYTEST_ADDOPTS": quick})
+    assert player.ran == ["pytest --carbon -n 4 tests"]
 
 
 @pytest.mark.slow

@@ -521,4 +521,4 @@ def test_the_whole_small_suite_runs(
         assert task[counted[TASKS[task["name"]].unit]] > 0
         if TASKS[task["name"]].kind == "generate":
             assert task["tokens_out"] >= 1
-    assert "replayed from a trace" in run.text
+    assert "replayed, not measured" in run.text

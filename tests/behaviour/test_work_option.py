@@ -195,8 +195,9 @@ def test_no_measurement_at_all_fails_the_run(run_work: WorkRunner, pytester: pyt
     assert "run without --carbon-work" in run.text
 
 
-def test_without_torch_it_skips(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
-    """And names what to install."""
+@pytest.mark.parametrize("carbon", [False, True])
+def test_without_torch_it_is_refused(run_work: WorkRunner, pytester: pytest.Pytester, *, carbon: bool) -> None:
+    """Before anything is measured; a run that skipped every test would be a false pass. Other tests run."""
     pytester.makeconftest("import sys; sys.modules['torch'] = None")
     pytester.makepyfile(
         test_it="""
@@ -208,11 +209,17 @@ def test_it(carbon):
 @pytest.mark.carbon_budget(flops=1)
 def test_marked():
     pass
-"""
+""",
+        test_other="def test_plain(): pass",
     )
-    run = run_work("-rs", subprocess=True)
-    assert run.outcomes() == {"skipped": 2}
-    assert "counting work needs torch, which is not installed: pip install 'pytest-carbon[tasks]'" in run.text
+    switch = ["--carbon"] if carbon else []
+    run = run_work(*switch, subprocess=True)
+    assert run.ret == 4
+    assert (
+        "--carbon-work: the work of 2 tests cannot be counted, because torch is not installed: pip install"
+        " 'pytest-carbon[tasks]', or run without --carbon-work" in run.errors
+    )
+    assert run_work(*switch, "test_other.py", subprocess=True).outcomes() == {"passed": 1}
 
 
 @pytest.mark.parametrize(
@@ -232,16 +239,6 @@ def test_its_own_flags_are_named_without_it(run_carbon: CarbonRunner, pytester: 
     for carbon in (False, True):
         run = run_carbon("--carbon-work-tolerance=2%", carbon=carbon)
         assert "--carbon-work-tolerance has no effect without --carbon-work" in run.text
-
-
-def test_workers_of_xdist_are_refused(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
-    """The run would not hear of what they count."""
-    pytest.importorskip("xdist")
-    pytester.makepyfile(test_it=SUITE)
-    run = run_work("-p", "xdist", "-n", "2")
-    assert run.ret == pytest.ExitCode.USAGE_ERROR
-    assert "--carbon-work counts in the process of the run, and pytest-xdist is asked for 2 workers" in run.errors
-    assert "Run with -n 0" in run.errors
 
 
 def test_two_revisions_are_refused(run_work: WorkRunner, pytester: pytest.Pytester) -> None:

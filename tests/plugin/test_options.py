@@ -79,7 +79,11 @@ KEYS: dict[str, tuple[str, str, object]] = {
     "carbon_precision": ("2%", "precision", 0.02),
     "carbon_sessions": ("3", "sessions", 3),
     "carbon_confirm": ("3", "confirm", 3),
+    "carbon_engine": ("ray:10.0.0.1:6379", "engine", "ray:10.0.0.1:6379"),
     "carbon_session_timeout": ("600", "session_timeout_s", 600.0),
+    "carbon_gpus_per_worker": ("2", "gpus_per_worker", 2),
+    "carbon_lock_timeout": ("1min", "lock_timeout_s", 60.0),
+    "carbon_rank_timeout": ("600", "rank_timeout_s", 600.0),
     "carbon_reference": ("true", "reference", True),
     "carbon_strict": ("true", "strict", True),
     "carbon_max_detectable": ("150%", "max_detectable", 1.5),
@@ -513,6 +517,16 @@ _METER = "write auto, nvml, rapl, amd, apple, windows, estimate or replay:FILE, 
             "--carbon-sessions=0",
             "--carbon-sessions=0: write the number of fresh processes that run the tests, such as 3; 1 means this "
             "process",
+        ),
+        (
+            "--carbon-engine=rya",
+            "--carbon-engine=rya: write local, ray (the cluster of RAY_ADDRESS, else one on this machine), ray:local,"
+            " ray:auto, or the address of a cluster's head node, such as ray:10.0.0.1:6379. Did you mean ray?",
+        ),
+        (
+            "--carbon-engine=ray:ray://head:10001",
+            "--carbon-engine=ray:ray://head:10001: this is the address of a Ray Client server, which is not supported:"
+            " run pytest on a node of the cluster, such as with `ray job submit`, and write ray:auto",
         ),
         (
             "--carbon-confirm=-1",

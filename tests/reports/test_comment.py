@@ -222,7 +222,7 @@ def test_so_is_what_no_counter_of_a_device_has_read() -> None:
     """A trace that is played, a simulated GPU."""
     played = DomainEnergy(Domain("gpu:0", "measured", f"{REPLAYED}nvml total energy"), 1.0, 300.0, 70.0)
     for figures, how in (
-        ({"domains": (played,)}, "replayed from a trace"),
+        ({"domains": (played,)}, "replayed"),
         ({"machine": "1x-simulated-gpu"}, "simulated"),
     ):
         text = written(ran(measured("t.py::a", "regression", 0.31, figures=figures)))

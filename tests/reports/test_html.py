@@ -326,7 +326,7 @@ def test_several_runs_say_which_machine_each_figure_is_of() -> None:
     ("machine", "source", "short", "long"),
     [
         ("amd-epyc-2c-cpu-estimated", "estimated: 7 W", "estimated", "estimated from the processor's time"),
-        ("1x-nvidia-h100", "replayed: a lab", "replayed from a trace", "replayed from a trace"),
+        ("1x-nvidia-h100", "replayed: a lab", "replayed", "replayed"),
         ("1x-simulated-h100-gpu", "nvml total energy", "simulated", "simulated"),
     ],
 )

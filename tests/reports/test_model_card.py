@@ -372,7 +372,7 @@ WRONG = MeasurementWarning("contention", "another process used the GPU")
         ),
         (
             run_of(measured(domains=(DomainEnergy(Domain("gpu:0", "measured", "replayed: a lab"), 1.0, 1.0, 1.0),))),
-            "its energy is replayed from a trace, not measured",
+            "its energy is replayed, not measured",
         ),
         (
             run_of(measured(machine=Machine("1x-simulated-h100-gpu"))),

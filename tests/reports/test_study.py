@@ -176,7 +176,7 @@ def test_ai_energy_score_stands_beside_measured_gpus_only() -> None:
         ([measured(info(), 1.0)], "the study's tasks"),
         (
             [measured(info(), 1.0, source="replayed: nvml total energy")],
-            "the study's tasks (replayed from a trace, not measured)",
+            "the study's tasks (replayed, not measured)",
         ),
         (
             [measured(info(), 1.0, machine="1x-simulated-h100-700w-gpu")],

@@ -23,6 +23,8 @@ from pytest_carbon.plugin import stages
 from pytest_carbon.records import (
     Against,
     CarbonIntensity,
+    Domain,
+    DomainEnergy,
     Gpu,
     Machine,
     Measurement,
@@ -265,11 +267,25 @@ def test_ascii_has_no_sign_that_the_terminal_cannot_show() -> None:
     ]
 
 
-def test_estimates_are_called_estimates_in_the_headline() -> None:
+NOT_MEASURED = [
+    (CPU, "cpu energy", "estimated, not measured"),
+    (MACHINE.id, "replayed: nvml total energy", "replayed, not measured"),
+    ("1x-simulated-h100-gpu", "nvml total energy", "simulated, not measured"),
+]
+
+
+def known_by(machine: str, source: str) -> Measurement:
+    """A measurement whose energy comes from a source."""
+    energy = DomainEnergy(Domain("gpu:0", "measured", source), 1.2131, 296.0, 70.0)
+    return replace(measured(1.2131, 0.0041, machine=machine), domains=(energy,))
+
+
+@pytest.mark.parametrize(("machine", "source", "how"), NOT_MEASURED)
+def test_what_no_counter_has_read_is_named_in_the_headline(machine: str, source: str, how: str) -> None:
     """Also with -q: nobody may take an estimate for a measurement."""
-    result = run(result_of(TEST, (measured(0.031, 0.001, machine=CPU), verdict("new"))), machine=Machine(CPU))
-    assert report(result)[0] == "======= carbon (estimated, not measured): 1x-amd-epyc-9554-cpu-estimated ======="
-    assert "carbon (estimated, not measured): compared 0 of 1 (1 new):" in report(result, quiet=True)
+    result = run(result_of(TEST, (known_by(machine, source), verdict("new"))), machine=Machine(machine))
+    assert f"carbon ({how}): {machine}" in report(result)[0]
+    assert f"carbon ({how}): compared 0 of 1 (1 new):" in report(result, quiet=True)
 
 
 def test_an_machine_without_baselines_names_the_nearest_that_has_one() -> None:
@@ -979,13 +995,14 @@ def test_arguments_stand_for_the_id_in_commands() -> None:
     assert "    pytest-carbon baseline accept c.json '--carbon-baseline=my baselines'" in lines
 
 
-def test_an_estimate_fails_as_an_estimate() -> None:
+@pytest.mark.parametrize(("machine", "source", "how"), NOT_MEASURED)
+def test_an_estimate_fails_as_an_estimate(machine: str, source: str, how: str) -> None:
     """Every report says so."""
-    text = failure(TEST, measured(1.2131, 0.0041, machine=CPU), REGRESSION, CONTEXT)
-    assert text.startswith("carbon regression (estimated, not measured): +27.3% energy, ")
+    text = failure(TEST, known_by(machine, source), REGRESSION, CONTEXT)
+    assert " ".join(text.split()).startswith(f"carbon regression ({how}): +27.3% energy, ")
     suite = SuiteVerdict(9, 9, 0.01, 0.07, "regression", "the whole suite is 7% up: …")
-    text = suite_failure(suite, [(measured(1.2131, 0.0041, machine=CPU), REGRESSION)], CONTEXT)
-    assert text.startswith("carbon regression (estimated, not measured): the whole suite is 7% up: …")
+    text = suite_failure(suite, [(known_by(machine, source), REGRESSION)], CONTEXT)
+    assert " ".join(text.split()).startswith(f"carbon regression ({how}): the whole suite is 7% up: …")
 
 
 # --- elsewhere ---------------------------------------------------------------------------------------

@@ -319,11 +319,10 @@ class Integral:
 
 def family() -> frozenset[int]:
     """Return the ids of the process that runs the work and its living descendants, but not of one that watches."""
-    run = processes.of_run()
-    watches = {os.getpid()} - {run}
+    watches = {os.getpid()} - {processes.of_run()}
+    run = processes.top_of_run()
     if PLATFORM == "linux":
-        family = processes.descendants(of=run) if watches else processes.descendants()
-        return frozenset({run, *family} - watches)
+        return frozenset({run, *processes.descendants(of=run)} - watches)
     import psutil
 
     pids = {run, *processes.adopted()}
@@ -337,7 +336,7 @@ def _of_run(pids: Collection[int]) -> frozenset[int]:
     """Return those of the process that runs the work and its descendants."""
     if PLATFORM != "linux":
         return family().intersection(pids) if pids else frozenset()
-    tops = (processes.of_run(), *processes.adopted())
+    tops = (processes.top_of_run(), *processes.adopted())
     return frozenset(pid for pid in pids if any(processes.descends(pid, top) for top in tops))
 
 

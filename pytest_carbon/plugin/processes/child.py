@@ -21,14 +21,18 @@ from pytest_carbon.plugin import foreign
 from pytest_carbon.plugin.counter import Count
 from pytest_carbon.plugin.processes import messages
 from pytest_carbon.plugin.processes.messages import Brought, Message, Request
+from pytest_carbon.plugin.processes.outlet import OUTLET
 from pytest_carbon.plugin.settings import inherit
 from pytest_carbon.records import Measurement
 
 T = TypeVar("T")
 
 
-class Outlet:
+class Pipe:
     """Sends the parent what the session and, as it is a plugin, what pytest reports."""
+
+    relay = None
+    divides = False
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -89,6 +93,11 @@ class Outlet:
         self.send(brought)
         if not os.read(self.request.leave, 1):
             os._exit(1)  # the parent is gone
+
+    def refuse(self, text: str) -> bool:
+        """Say that nothing can be measured here; return whether the tests run nevertheless."""
+        self.send(messages.Refused(text))
+        return False
 
     def begin(self, test: str, *, measures: bool) -> None:
         self._unmeasured = None if measures else test
@@ -193,9 +202,6 @@ class Outlet:
         self.send(messages.Finished(str(stop) if stop else None, judged))
 
 
-OUTLET = pytest.StashKey[Outlet]()  # only in the config of a fresh process
-
-
 def source_of(item: pytest.Item) -> str | None:
     """Return a hash of a test's own code, with its decorators; None where it cannot be read."""
     try:
@@ -221,4 +227,4 @@ def main(data: Mapping[str, Any]) -> int:
     sys.argv[:] = [*request.argv, *request.arguments]
     if request.side is not None and request.side.base:
         request.side.move.move_over(request.side.sources)
-    return int(pytest.main(list(request.arguments), plugins=[*request.plugins, Outlet(request)]))
+    return int(pytest.main(list(request.arguments), plugins=[*request.plugins, Pipe(request)]))

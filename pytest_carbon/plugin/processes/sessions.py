@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,12 +13,15 @@ import pytest
 from pytest_carbon.host.machine import describe
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import signal, threading, time
-from pytest_carbon.plugin import markers, refusal, timelimits
+from pytest_carbon.plugin import markers, refusal, shards, timelimits
 from pytest_carbon.plugin.counter import Count
 from pytest_carbon.plugin.ids import test_id
 from pytest_carbon.plugin.processes import messages, parent, plan
 from pytest_carbon.plugin.processes.messages import Brought, Message
+from pytest_carbon.plugin.processes.node import Played
 from pytest_carbon.plugin.processes.plan import Stage
+from pytest_carbon.plugin.processes.running import Followed, Job
+from pytest_carbon.plugin.processes.spread import Spread
 from pytest_carbon.plugin.processes.turns import Turns, crash
 from pytest_carbon.plugin.progress import Progress, Stages
 from pytest_carbon.plugin.waiting import Course, Log, Test, why_skipped
@@ -71,6 +75,8 @@ class Fresh:
         self._stages = Stages(progress)
         self._stage = Stage("", None, ())
         self._launcher = parent.Launcher(config, intensity, settings.session_timeout_s)
+        self._spread = Spread(config, settings) if settings.engine != "local" else None
+        """Runs the processes elsewhere."""
         self._calibrations: Mapping[str, Calibration] = {}
         self._under_way: Test | None = None
         self.brought: dict[int, Brought] = {}
@@ -102,6 +108,10 @@ class Fresh:
             key = test_id(item)
             self.tests[key] = self._measuring.get(key) or Test(item, key)
             self.tests[key].measured = {}
+        if self._spread is not None:
+            own = {key: test.item for key, test in self._measuring.items()}
+            self._spread.weights = shards.expected_s(self._config, self._settings, own)
+            self._progress.say(f"carbon: measuring {self._spread.connect()}")
         with ended_in_order():
             if self._turns is None:
                 self._run(session, plan.sessions(self.tests, self._settings.sessions))
@@ -109,6 +119,10 @@ class Fresh:
                 with self._turns.checked_out(self.tests) as stages:
                     self._run(session, stages)
         return True
+
+    def show(self, environ: Mapping[str, str]) -> None:
+        """Set variables for the processes that start from now on."""
+        self._launcher.show(environ)
 
     def again(self, session: pytest.Session, tests: Sequence[Test], calibrations: Mapping[str, Calibration]) -> None:
         """Measure tests again whose reports wait, for ``--carbon-confirm``."""
@@ -171,6 +185,9 @@ class Fresh:
             self._stage = stage
             left: Sequence[str] = [key for key in stage.tests if self._is_due(key, base=stage.base)]
             self._stages.enter(stage.label, left)
+            if self._spread is not None:
+                self._on_nodes(session, stage, left)
+                left = []
             while left:
                 left = self._process(session, stage, left)
             if self.unconfirmed is not None:
@@ -188,16 +205,53 @@ class Fresh:
             return True
         return (test.outcome is None or test.waits) and (turns is None or turns.compares(key, base=base))
 
-    def _process(self, session: pytest.Session, stage: Stage, tests: Sequence[str]) -> Sequence[str]:
-        """Run tests in one process; return those that are left for another."""
+    def _job(self, session: pytest.Session, stage: Stage, tests: Sequence[str]) -> Job:
+        """Describe a process that runs tests."""
         maxfail = 0 if stage.base or stage.confirms else getattr(self._config.option, "maxfail", 0)
         maxfail = maxfail and max(maxfail - session.testsfailed, 1)
         calibrations = {**self._calibrations, **self.known.calibrations}
+        return self._launcher.job(stage, tests, maxfail=maxfail, calibrations=calibrations)
+
+    def _process(self, session: pytest.Session, stage: Stage, tests: Sequence[str]) -> Sequence[str]:
+        """Run tests in one process; return those that are left for another."""
+        with self._launcher.started(self._job(session, stage, tests)) as process:
+            ending = self._follow(process, stage, tests)
+        return self._settle(session, stage, tests, ending)
+
+    def _on_nodes(self, session: pytest.Session, stage: Stage, tests: Sequence[str]) -> None:
+        """Run tests in processes on the nodes of a cluster, each after its process has ended there."""
+
+        def settle(own: Sequence[str], record: Played) -> tuple[Sequence[str], Iterable[str]] | None:
+            left = self._settle(session, stage, own, self._follow(record, stage, own))
+            brought = self.brought.get(self._launcher.number)
+            return (left, () if brought is None else brought.machines) if self.unconfirmed is None else None
+
+        assert self._spread is not None
+        known = [self.tests[key] for key in tests]
+        job = functools.partial(self._job, session, stage)
         try:
-            ending = self._launcher.run(stage, tests, self._tell, maxfail=maxfail, calibrations=calibrations)
+            self._spread.run(known, self._launcher.collected_s, job, settle)
+        except CarbonError as error:
+            if not stage.confirms:
+                raise refusal.refusal(str(error)) from None
+            self.unconfirmed = f"{stage.label}: {error}"
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        if self._spread is not None:
+            self._spread.close()
+
+    def _follow(self, process: Followed, stage: Stage, tests: Sequence[str]) -> parent.Ending:
+        try:
+            return self._launcher.follow(process, stage, tests, self._tell)
         except BaseException:
             self._restore()
             raise
+
+    def _settle(
+        self, session: pytest.Session, stage: Stage, tests: Sequence[str], ending: parent.Ending
+    ) -> Sequence[str]:
+        """Take how the process of some tests ended; return those that are left for another."""
         if ending.lingered:
             self.notes.append(
                 f"{stage.label}: the process had finished its tests and did not end by itself (a thread that is no"
@@ -263,7 +317,7 @@ class Fresh:
         turns, base = self._turns, self._stage.base
         match message:
             case messages.Brought():
-                if not self.brought:  # no test of the first process has run
+                if message.machine.id not in {known.machine.id for known in self.brought.values()}:
                     try:
                         self._prepare(message.machine)
                     except CarbonError as error:

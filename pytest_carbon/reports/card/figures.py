@@ -18,7 +18,7 @@ from pytest_carbon.work.prediction import published
 
 _SOURCE_OF_PREDICTION = "counted work and published figures of the GPU"
 _NOT_MEASURED_HERE = {
-    "replayed": "its energy is replayed from a trace, not measured",
+    "replayed": "its energy is replayed, not measured",
     "simulated": "its GPU is simulated, so its energy is not measured",
 }
 _FAMILIES = {"gpu": "GPU", "cpu": "processor", "dram": "memory"}

@@ -1,0 +1,274 @@
+"""Locks that all processes of a machine take in turns, one a device, and who of them rests meanwhile.
+
+A lock is a record lock (``fcntl.lockf``) on a file: the system releases it when its holder ends, however that ends,
+and a child that the holder has forked does not keep it. The files lie in a folder for all users.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import stat
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from pytest_carbon.host.stdlib import PLATFORM, fcntl, json, os, tempfile, time
+from pytest_carbon.records import CarbonError
+
+FOLDER_VARIABLE = "PYTEST_CARBON_LOCKS"
+"""The environment variable that names another folder: containers that share a GPU need one that they share."""
+CPU = "cpu"
+"""The lock of the processor and its memory."""
+STEP_S = 0.02
+"""How often a process that waits looks whether it may go on."""
+_OPEN_TRIES = 50
+"""Another user's file is open to all an instant after it was made."""
+_SIZE = 512
+"""Of what a file says."""
+
+
+class LockFault(CarbonError):
+    """The folder of the locks cannot be used, or a lock was held for too long."""
+
+
+class Holder(NamedTuple):
+    """Who holds a lock, or held it last."""
+
+    pid: int
+    run: str
+    """The run that it belongs to."""
+    what: str
+    """The test that it measures."""
+    turn: int
+    """How often this process has held the lock."""
+
+
+def folder() -> str:
+    """Return the folder of the locks: the same for all users of the machine."""
+    shared = "/tmp" if PLATFORM != "win32" else tempfile.gettempdir()
+    return os.environ.get(FOLDER_VARIABLE) or os.path.join(shared, "pytest-carbon-locks")
+
+
+class Locks:
+    """The locks of this process. Raises LockFault if the folder cannot be used."""
+
+    def __init__(self, place: str, run: str) -> None:
+        if fcntl is None:
+            raise LockFault("this system has no lock for files (fcntl), so runs cannot take turns")
+        self._place = place
+        self._run = run
+        self._pid = os.getpid()
+        self._began = (_began(self._pid) or "").encode()
+        self._files: dict[str, int] = {}
+        self._turns: dict[str, int] = {}
+        self._held: list[str] = []
+        try:
+            _make(place)
+            self._state = _open(os.path.join(place, f"{self._pid}.process"))
+            _try(self._state)  # a file system without locks is noticed here
+        except OSError as error:
+            raise LockFault(
+                f"{place}: no lock can be taken there: {error.strerror or error}. Make the folder writable for all who"
+                f" measure on this machine (chmod 1777 {place}), or name another one that they share, with the"
+                f" environment variable {FOLDER_VARIABLE}"
+            ) from error
+        self.rest()
+        self.resting(0.0)  # clears away what ended processes have left
+
+    def acquire(
+        self, names: Collection[str], what: str, wait: Callable[[str, Holder | None, float], None] = lambda *_: None
+    ) -> bool:
+        """Take locks, in the order of their names; return whether another process has held one since.
+
+        ``wait`` is called at each step of waiting, with the name of the lock, its holder, and for how long this one has
+        held it meanwhile; an exception in it gives back what was taken. What a process holds that has
+        started this one is left to it: it waits for this one.
+        """
+        others = False
+        try:
+            for name in sorted(set(names) - {*self._held}):
+                if not self._take(name, wait):
+                    continue
+                self._held.append(name)
+                last = self._holder(name)
+                others = others or last is None or last.pid != self._pid
+                self._turns[name] = self._turns.get(name, 0) + 1
+                _write(self._files[name], Holder(self._pid, self._run, what[:200], self._turns[name])._asdict())
+        except BaseException:
+            self.release()
+            raise
+        return others
+
+    def release(self) -> None:
+        """Give all locks back."""
+        if os.getpid() != self._pid:
+            return  # a test has forked this process, which holds none of them
+        while self._held:
+            fcntl.lockf(self._files[self._held.pop()], fcntl.LOCK_UN)
+
+    def rest(self) -> None:
+        """Note that this process does nothing on any device from now on."""
+        self._tell(b"%.6f" % time.perf_counter())
+
+    def work(self) -> None:
+        """Note that this process may use its devices from now on."""
+        self._tell(b"null")
+
+    def resting(self, since_s: float) -> frozenset[int]:
+        """Return the processes that have rested since a moment of ``time.perf_counter``, all of them living."""
+        return frozenset(_resting(self._place, since_s)) - {self._pid}
+
+    def close(self) -> None:
+        """Give all back; the process rests as long as it lives, whatever it still keeps on a device."""
+        if os.getpid() != self._pid:
+            return
+        self.rest()
+        self.release()
+        for file in (*self._files.values(), self._state):
+            with contextlib.suppress(OSError):
+                os.close(file)
+
+    def _tell(self, since_s: bytes) -> None:
+        if os.getpid() == self._pid:
+            os.pwrite(self._state, (b'{"began": "%s", "rests_since_s": %s}' % (self._began, since_s)).ljust(_SIZE), 0)
+
+    def _name(self, name: str) -> tuple[int, int]:
+        """Return the files of a lock: its own, and that of the process whose turn is next."""
+        base = os.path.join(self._place, re.sub(r"[^\w.-]", "_", name))
+        for key, path in ((name, f"{base}.lock"), (f"{name} next", f"{base}.next")):
+            if key not in self._files:
+                self._files[key] = _open(path)
+        return self._files[name], self._files[f"{name} next"]
+
+    def _take(self, name: str, wait: Callable[[str, Holder | None, float], None]) -> bool:
+        """Take a lock in turn: a process that gives it back and wants it again comes after one that waits."""
+        try:
+            lock, following = self._name(name)
+        except OSError as error:
+            raise LockFault(f"{self._place}: the lock of {name} cannot be opened: {error.strerror}") from error
+        seen: Holder | None = None
+        since_s = time.perf_counter()
+        for file in (following, lock):
+            while not _try(file):
+                if (holder := self._holder(name)) != seen:
+                    seen, since_s = holder, time.perf_counter()
+                    if seen is not None and seen.pid in _ancestors():
+                        fcntl.lockf(following, fcntl.LOCK_UN)
+                        return False
+                try:
+                    wait(name, seen, time.perf_counter() - since_s)
+                except BaseException:
+                    fcntl.lockf(following, fcntl.LOCK_UN)
+                    raise
+                time.sleep(STEP_S)
+        fcntl.lockf(following, fcntl.LOCK_UN)
+        return True
+
+    def _holder(self, name: str) -> Holder | None:
+        try:
+            return Holder(**_read(self._files[name]))
+        except (OSError, ValueError, TypeError):  # nobody has held it
+            return None
+
+
+def _try(file: int) -> bool:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # POSIX allows both
+        return False
+    return True
+
+
+def _make(place: str) -> None:
+    """Make the folder, as /tmp is: all may make files in it, and remove only their own."""
+    with contextlib.suppress(FileExistsError):
+        os.makedirs(place)
+        os.chmod(place, 0o1777)
+    if not stat.S_ISDIR(os.stat(place).st_mode):
+        raise NotADirectoryError(20, "it is no folder")
+
+
+def _open(path: str) -> int:
+    """Open a file that all users may lock.
+
+    An existing one is opened without O_CREAT, which Linux denies in such a folder where the file is another user's
+    (fs.protected_regular).
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    for tried in range(_OPEN_TRIES):
+        try:
+            return os.open(path, flags)
+        except FileNotFoundError:
+            pass
+        except PermissionError:  # its maker has not opened it to all yet
+            if tried == _OPEN_TRIES - 1:
+                raise
+            time.sleep(0.01)
+            continue
+        with contextlib.suppress(FileExistsError):
+            file = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+            os.fchmod(file, 0o666)  # whatever the umask is
+            return file
+    raise FileNotFoundError(2, f"{path} comes and goes")
+
+
+def _write(file: int, data: dict[str, object]) -> None:
+    text = json.dumps(data).encode()
+    os.pwrite(file, text.ljust(_SIZE) if len(text) <= _SIZE else text, 0)
+    os.ftruncate(file, max(len(text), _SIZE))
+
+
+def _read(file: int) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(os.pread(file, 8 * _SIZE, 0))
+    return data
+
+
+def _resting(place: str, since_s: float) -> Iterator[int]:
+    for entry in _processes(place):
+        path = os.path.join(place, entry)
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                state = _read(file)
+            finally:
+                os.close(file)
+            pid, rests = int(entry.partition(".")[0]), state["rests_since_s"]
+            began = _began(pid)
+            if began is None or began != state["began"]:  # it has ended; another process may have its id now
+                os.unlink(path)
+            elif isinstance(rests, float) and rests <= since_s:
+                yield pid
+
+
+def _processes(place: str) -> Sequence[str]:
+    try:
+        return [name for name in os.listdir(place) if re.fullmatch(r"\d+\.process", name)]
+    except OSError:
+        return []
+
+
+def _began(pid: int) -> str | None:
+    """Return what tells a process from a later one with its id; None where it has ended, or this is not known."""
+    words = _stat(pid)
+    return words[19] if len(words) > 19 and words[0] not in "ZX" else None
+
+
+def _ancestors() -> Iterator[int]:
+    """Yield the processes that have started this one, where that is known."""
+    pid = os.getppid()
+    while pid > 0:
+        yield pid
+        words = _stat(pid)
+        pid = int(words[1]) if len(words) > 1 else 0
+
+
+def _stat(pid: int) -> list[str]:
+    """Return what Linux says of a process, after its name; nothing if that cannot be read."""
+    try:
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(file, 1 << 12).decode("ascii", "replace").rpartition(")")[2].split()
+        finally:
+            os.close(file)
+    except OSError:
+        return []

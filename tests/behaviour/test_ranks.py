@@ -1,0 +1,495 @@
+"""A run of several ranks: torchrun starts them, gloo connects them on the CPU, and the GPUs are simulated."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reportschema
+from conftest import INTENSITY, CarbonRunner
+from faults import H100, running, simulated_gpus
+
+from simulation import SimulatedGpu, SimulatedNvml
+
+pytest.importorskip("torch")
+
+GROUP = """
+import os, signal, time
+import pytest
+import torch
+import torch.distributed as dist
+from simulation import attach, gpu_load
+
+RANK = int(os.environ["RANK"])
+sim = attach()
+
+@pytest.fixture(scope="session", autouse=True)
+def group():
+    dist.init_process_group("gloo")
+    yield
+    dist.destroy_process_group()
+
+def together():
+    return dist.all_reduce(torch.ones(1))
+
+def work(seconds=0.01):
+    '''On this rank's GPU, longer on later ranks; all wait for the last.'''
+    with gpu_load(300, gpu=RANK):
+        time.sleep(seconds * (1 + RANK))
+    dist.barrier()
+    return RANK
+"""
+REPORT = "report.json"
+QUICK = ("--carbon-min-time=0.2", "--carbon-warmup=0.1", "--carbon-precision=5%", INTENSITY)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A finished run of torchrun."""
+
+    status: int
+    out: str
+    report: Any
+
+    @property
+    def text(self) -> str:
+        """What was printed, each stretch of white space as one blank."""
+        return " ".join(self.out.split())
+
+    def outcomes(self) -> dict[str, str]:
+        return {test["nodeid"].partition("::")[2]: test["outcome"] for test in self.report["tests"]}
+
+    def measurement(self, test: str) -> Any:
+        (one,) = [m for t in self.report["tests"] if t["nodeid"].endswith(test) for m in t["measurements"]]
+        return one
+
+
+Torchrun = Callable[..., Ended]
+
+
+@pytest.fixture
+def torchrun(pytester: pytest.Pytester) -> Torchrun:
+    """Runs ``torchrun -m pytest --carbon`` in pytester's folder; ``sim``: over simulated GPUs."""
+
+    def run(ranks: int, *args: str, sim: SimulatedNvml | None = None) -> Ended:
+        with started(pytester.path, ranks, args, sim=sim) as process:
+            out, _ = process.communicate(timeout=150)
+        return Ended(process.returncode, out, report_in(pytester.path))
+
+    return run
+
+
+@contextmanager
+def started(
+    folder: Path,
+    ranks: int,
+    args: Sequence[str],
+    *,
+    sim: SimulatedNvml | None = None,
+    before: Sequence[str] = (),
+    more: Sequence[str] = (),
+    **environ: str,
+) -> Iterator[subprocess.Popen[str]]:
+    """One node's torchrun; ``before``: what runs it, ``more``: options of its own."""
+    (folder / REPORT).unlink(missing_ok=True)
+    program = [*before, sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", *more]
+    command = [*program, "-m", "pytest", "-p", "no:cacheprovider", "--carbon", f"--carbon-json={REPORT}", *QUICK, *args]
+    shown = sim.environ if sim is not None else {}
+    variables = {**os.environ, **shown, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environ}
+    with running(command, env=variables, cwd=folder, stderr=subprocess.STDOUT) as process:
+        yield process
+
+
+def report_in(folder: Path) -> Any:
+    return reportschema.read(folder / REPORT) if (folder / REPORT).exists() else None
+
+
+def gpus(count: int) -> list[SimulatedGpu]:
+    return [SimulatedGpu(period_s=0.02) for _ in range(count)]
+
+
+MEASURED = (
+    GROUP
+    + """
+@pytest.fixture(scope="session", autouse=True)
+def contexts(group):
+    '''Each rank holds one on its GPU; the others are reserved and idle.'''
+    sim.set_processes(RANK, [os.getpid()])
+    together()
+
+def test_calls(carbon):
+    assert carbon(work) == RANK
+
+def test_window(carbon):
+    together()
+    before = [sim.commanded_j(gpu) for gpu in range(dist.get_world_size())]
+    with carbon.window("w", calls=10):
+        begun = [sim.commanded_j(gpu) for gpu in range(dist.get_world_size())]
+        for _ in range(10):
+            work()
+        ended = [sim.commanded_j(gpu) for gpu in range(dist.get_world_size())]
+    true_j = (sum(ended) - sum(begun)) / 10
+    assert abs(carbon["w"].energy_j_per_call / true_j - 1) < 0.01
+"""
+)
+
+
+def test_ranks_measure_together(
+    torchrun: Torchrun, pytester: pytest.Pytester, tmp_path: Path, nvml_library: Path
+) -> None:
+    """One report, of the energy of all GPUs that took part and of no other; silent ranks; the same figure on each."""
+    pytester.makepyfile(test_it=MEASURED)
+    with simulated_gpus(pytester.path, nvml_library, gpus(4)) as sim:
+        run = torchrun(2, sim=sim)
+    assert (run.status, run.outcomes()) == (0, {"test_calls": "passed", "test_window": "passed"}), run.out
+    assert run.report["machine"]["id"] == H100.replace("1x", "2x")
+    assert run.out.count("test session starts") == run.out.count("2 passed") == 1
+    calls = run.measurement("test_calls")
+    assert calls["gated"] == ["gpu:0", "gpu:1"]
+    # Two calls of 10 and 20 ms: 300 W, and 70 W while the first rank waits.
+    assert calls["energy_j_per_call"] == pytest.approx(3.0 + 6.0 + 0.7, rel=0.1)
+    codes = {warning["code"] for test in run.report["tests"] for m in test["measurements"] for warning in m["warnings"]}
+    assert not codes & {"shared-gpu", "elsewhere"}
+
+
+FAULTS = """
+import os, time
+import pytest
+
+RANK = int(os.environ["RANK"])
+
+def call():
+    time.sleep(0.005)
+
+def failing(on):
+    made = []
+    def call():
+        made.append(1)
+        assert len(made) < 6 or RANK != on, "the sixth call"
+    return call
+
+def test_on_one():
+    assert RANK != 1, "an assertion"
+
+def test_on_all():
+    assert False, "on all"
+
+@pytest.mark.skipif(RANK != 0, reason="rank 0 only")
+def test_first_only():
+    pass
+
+@pytest.mark.skipif(RANK == 0, reason="not rank 0")
+def test_others_only():
+    assert RANK != 1, "on the others"
+
+@pytest.mark.skipif(RANK == 1, reason="not here")
+def test_skipped_on_one(carbon):
+    carbon(call)
+
+def test_after_measuring(carbon):
+    carbon(call)
+    assert RANK != 1, "after measuring"
+
+def test_in_a_call(carbon):
+    carbon(failing(on=1))
+
+def test_in_a_call_of_the_first(carbon):
+    carbon(failing(on=0))
+
+def test_other_names(carbon):
+    carbon.run(call, name=f"of {RANK}")
+
+def test_in_a_window(carbon):
+    with carbon.window():
+        assert RANK != 1, "in the window"
+
+def test_not_measured_on_one(carbon):
+    if RANK == 0:
+        carbon(call)
+
+def test_not_measured_on_the_first(carbon):
+    if RANK == 1:
+        carbon(call)
+
+def test_last(carbon):
+    carbon(call)
+    assert carbon["call"].energy_j_per_call > 0
+"""
+
+
+@pytest.mark.slow
+def test_what_fails_on_one_rank_fails(
+    torchrun: Torchrun, pytester: pytest.Pytester, tmp_path: Path, nvml_library: Path
+) -> None:
+    """With the rank's name, and what it says; the ranks go on together with the next test, whatever went apart."""
+    pytester.makepyfile(test_it=FAULTS)
+    with simulated_gpus(pytester.path, nvml_library, gpus(2)) as sim:
+        run = torchrun(2, "-rA", sim=sim)
+    assert run.status == 1
+    for shown in (
+        "FAILED test_it.py::test_on_one - it failed on rank 1",
+        "FAILED test_it.py::test_on_all - AssertionError: on all",
+        "PASSED test_it.py::test_first_only",
+        "ERROR test_it.py::test_others_only - it failed on rank 1",
+        "FAILED test_it.py::test_skipped_on_one - rank 1 skips this test: what is measured must run on all",
+        "FAILED test_it.py::test_after_measuring - it failed on rank 1",
+        "FAILED test_it.py::test_in_a_call - it failed on rank 1",
+        "FAILED test_it.py::test_in_a_call_of_the_first - AssertionError: the sixth call",
+        "FAILED test_it.py::test_other_names - rank 0 measures 'of 0' here, and rank 1 measures 'of 1'",
+        "FAILED test_it.py::test_in_a_window - it failed on rank 1",
+        "FAILED test_it.py::test_not_measured_on_one - rank 1 did not take part in this measurement",
+        "FAILED test_it.py::test_not_measured_on_the_first - it failed on rank 1",
+        "PASSED test_it.py::test_last",
+    ):
+        assert shown in run.text
+    assert run.out.count("short test summary info") == 1
+    assert "exitcode : 1" in run.text.replace("  ", " ")
+
+
+DYING = """
+import os, time
+import pytest
+
+RANK = int(os.environ["RANK"])
+
+def test_before(carbon):
+    carbon(time.sleep, 0.005)
+
+def test_dies(carbon):
+    carbon(time.sleep, 0.005)
+    if RANK == 1:
+        {dies}
+
+def test_after(carbon):
+    carbon(time.sleep, 0.005)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dies", "says"),
+    [
+        ("os.kill(os.getpid(), 9)", "rank 1 has ended before the run was over"),
+        ("os._exit(7)", "rank 1 has ended before the run was over"),
+        ("pytest.exit('enough')", "rank 1 ended its run in test_it.py::test_dies: Exit: enough"),
+    ],
+    ids=["killed", "ended", "left"],
+)
+def test_a_rank_that_dies_is_named(
+    torchrun: Torchrun, pytester: pytest.Pytester, nvml_library: Path, dies: str, says: str
+) -> None:
+    """It ends the run at once, with a report of what was measured."""
+    pytester.makepyfile(test_it=DYING.format(dies=dies))
+    with simulated_gpus(pytester.path, nvml_library, gpus(1)) as sim:
+        run = torchrun(2, sim=sim)
+    assert (run.status, says in run.text, "Traceback" in run.out.partition("ChildFailedError")[0]) == (1, True, True)
+    assert "1 passed" in run.text
+    assert run.report["exit_status"] == 1
+
+
+STUCK = (
+    GROUP
+    + """
+def test_goes_apart(carbon):
+    carbon(work)
+    assert RANK != 1, "before the others meet it"
+    dist.barrier()
+"""
+)
+
+
+@pytest.mark.slow
+def test_an_operation_that_a_rank_has_left_ends(
+    torchrun: Torchrun, pytester: pytest.Pytester, nvml_library: Path
+) -> None:
+    """Rank 0 waits in it, and gloo waits for half an hour: the run ends, with what failed on the other rank."""
+    pytester.makepyfile(test_it=STUCK)
+    with simulated_gpus(pytester.path, nvml_library, gpus(2)) as sim:
+        run = torchrun(2, "--carbon-rank-timeout=2", sim=sim)
+    assert run.status == 1
+    assert "carbon: rank 1 has waited for rank 0 for 2 s, so the run was ended" in run.text
+    assert "AssertionError: before the others meet it" in run.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("suite", "says"),
+    [
+        (
+            "@pytest.mark.parametrize('rank', [RANK])\ndef test_it(rank): pass",
+            "ERROR: the ranks collected different tests: rank 1 lacks test_it.py::test_it[0]; rank 1 alone has"
+            " test_it.py::test_it[1]. All ranks must run the same tests",
+        ),
+        (
+            "assert RANK != 1\ndef test_it(): pass",
+            "ERROR: the ranks collected different tests: rank 1 lacks test_it.py::test_it.",
+        ),
+        (
+            "@pytest.mark.parametrize('n', [0, 1] if RANK else [1, 0])\ndef test_it(n): pass",
+            "ERROR: the ranks collected the tests in different orders: rank 0 has test_it.py::test_it[1] where rank 1"
+            " has test_it.py::test_it[0].",
+        ),
+    ],
+    ids=["parameters", "an import", "the order"],
+)
+def test_ranks_that_collect_different_tests_are_refused(
+    torchrun: Torchrun, pytester: pytest.Pytester, suite: str, says: str
+) -> None:
+    pytester.makepyfile(test_it=f"import os\nimport pytest\n\nRANK = int(os.environ['RANK'])\n{suite}\n")
+    run = torchrun(2)
+    assert (run.status, run.text.count(says)) == (1, 1)
+    assert "exitcode : 4" in run.text
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "4", "RANK": "0", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "args", "says"),
+    [
+        (
+            {"OMPI_COMM_WORLD_SIZE": "4"},
+            [],
+            "mpirun started 4 ranks of this run, and pytest-carbon measures several ranks together only where torchrun"
+            " starts them: torchrun --nproc-per-node=4 -m pytest --carbon; or run pytest in one process",
+        ),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "8"}, [], "srun started 8 ranks of this run"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, ["--no-carbon", "--carbon-work"], "count in one process, without mpirun"),
+        (TORCHRUN, ["--no-carbon", "--carbon-work"], "so each rank would count its part only: count in one process"),
+        (TORCHRUN, ["--carbon-sessions=2"], "torchrun started 4 ranks of this run: leave --carbon-sessions=2 out"),
+        (TORCHRUN, ["--carbon-against=HEAD"], "leave --carbon-against out, for a fresh process would be one rank"),
+        (TORCHRUN, ["--carbon-work"], "leave --carbon-work out: it counts in a fresh process"),
+        (TORCHRUN, ["--carbon-reference"], "leave --carbon-reference out: it is the work of one process"),
+        (TORCHRUN | {"TORCHELASTIC_MAX_RESTARTS": "3"}, [], "leave --max-restarts=3 out: a run that failed would be"),
+        (TORCHRUN | {"TORCHELASTIC_USE_AGENT_STORE": "False"}, [], "use --rdzv-backend=c10d or --standalone"),
+    ],
+)
+def test_what_ranks_cannot_do_is_refused(
+    run_carbon: CarbonRunner,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    args: list[str],
+    says: str,
+) -> None:
+    """With a sentence that says what to do instead, before anything runs."""
+    pytester.makepyfile(test_it="def test_it(carbon): carbon(print)")
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    run = run_carbon(*args)
+    assert (run.ret, says in run.errors) == (4, True)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"SLURM_STEP_NUM_TASKS": "8"},
+        {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"},
+        {"OMPI_COMM_WORLD_SIZE": "1"},
+        {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "1"},
+    ],
+    ids=["a batch script", "one task", "one rank of mpirun", "one rank of torchrun"],
+)
+def test_one_process_of_a_launcher_is_one_process(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]
+) -> None:
+    pytester.makepyfile(test_it="from battery import draw\n\ndef test_it(carbon): carbon(draw, 1.0)")
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert run_carbon().outcomes() == {"passed": 1}
+
+
+NODES = (
+    GROUP.replace(
+        'RANK = int(os.environ["RANK"])', 'RANK, LOCAL = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])'
+    ).replace("gpu=RANK", "gpu=LOCAL")
+    + """
+@pytest.fixture(scope="session", autouse=True)
+def contexts(group):
+    sim.set_processes(LOCAL, [os.getpid()])
+    together()
+
+def test_calls(carbon):
+    assert carbon(work) == RANK
+
+def test_rounds_with_a_setup(carbon):
+    carbon.run(work, setup=lambda: None, rounds=2, calls=5)
+
+def test_window(carbon):
+    together()
+    with carbon.window("w", calls=10):
+        begun_j = sim.commanded_j(LOCAL)
+        for _ in range(10):
+            work()
+        true_j = torch.tensor([sim.commanded_j(LOCAL) - begun_j], dtype=torch.float64)
+    dist.all_reduce(true_j)
+    assert abs(carbon["w"].energy_j_per_call / (float(true_j) / 10) - 1) < 0.01
+"""
+)
+
+
+@pytest.fixture
+def namespaces() -> Iterator[tuple[str, str]]:
+    """Two network namespaces that reach each other at 10.79.0.1 and 10.79.0.2, by the devices node0 and node1."""
+    names = (f"carbon{os.getpid()}a", f"carbon{os.getpid()}b")
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+    with ExitStack() as undo:
+        try:
+            for name in names:
+                ip("netns", "add", name)
+                undo.callback(subprocess.run, ["ip", "netns", "del", name], check=False)
+            ip("link", "add", "node0", "netns", names[0], "type", "veth", "peer", "name", "node1", "netns", names[1])
+            for number, name in enumerate(names):
+                ip("-n", name, "addr", "add", f"10.79.0.{number + 1}/24", "dev", f"node{number}")
+                ip("-n", name, "link", "set", f"node{number}", "up")
+                ip("-n", name, "link", "set", "lo", "up")
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"network namespaces cannot be made here: {getattr(error, 'stderr', None) or error}")
+        yield names
+
+
+@pytest.mark.slow
+def test_nodes_measure_together(
+    namespaces: tuple[str, str], pytester: pytest.Pytester, tmp_path: Path, nvml_library: Path
+) -> None:
+    """Each node's GPUs are read there, between its own quiet lines; there is one report, of all of them."""
+    pytester.makepyfile(test_it=NODES)
+    rendezvous = ("--nnodes=2", "--rdzv-backend=c10d", "--rdzv-endpoint=10.79.0.1:29400", "--rdzv-id=a")
+    with ExitStack() as stack:
+        processes = []
+        for node, name in enumerate(namespaces):
+            own = [SimulatedGpu(period_s=0.02, idle_w=70 + 10 * node, uuid=f"GPU-0{node}{n}00000") for n in range(3)]
+            sim = stack.enter_context(simulated_gpus(tmp_path / str(node), nvml_library, own))
+            started_node = started(
+                pytester.path,
+                2,
+                [],
+                sim=sim,
+                before=("ip", "netns", "exec", name),
+                more=(*rendezvous, f"--local-addr=10.79.0.{node + 1}", f"--rdzv-conf=is_host={1 - node}"),
+                GLOO_SOCKET_IFNAME=f"node{node}",
+            )
+            processes.append(stack.enter_context(started_node))
+        outs = [process.communicate(timeout=150)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "".join(outs)
+    run = Ended(0, "".join(outs), report_in(pytester.path))
+    assert set(run.outcomes().values()) == {"passed"}
+    assert run.out.count("3 passed") == 1
+    assert run.report["machine"]["id"] == H100.replace("1x", "4x")
+    calls = run.measurement("test_calls")
+    assert calls["gated"] == ["gpu:0", "gpu:1", "gpu:2", "gpu:3"]
+    assert calls["gpus"] == ["GPU-00000000", "GPU-00100000", "GPU-01000000", "GPU-01100000"]
+    assert "(gpu:1 of node 1)" in calls["domains"][3]["source"]
+    for node, watts in enumerate((70, 80)):
+        says = f"node {node}: the ranks see gpu:2 and hold no context there, so no figure has them (together {watts} W"
+        assert says in run.text

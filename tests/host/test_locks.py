@@ -1,0 +1,213 @@
+"""Locks that processes take in turns, and who rests meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.xdist import killed_at_random, overlaps
+from pytest_carbon.host.locks import FOLDER_VARIABLE, Holder, LockFault, Locks, folder
+
+if not hasattr(os, "fork"):
+    pytest.skip("no fork here", allow_module_level=True)
+fork = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    return str(tmp_path / "locks")
+
+
+@pytest.fixture
+def other(place: str) -> Iterator[Callable[..., Any]]:
+    """Runs ``do(locks, pipe)`` in a process that this one is no ancestor of, and that lives until the test ends."""
+    started: list[int] = []
+
+    def run(do: Callable[[Locks, Any], None]) -> Any:
+        here, there = fork.Pipe()
+        if (child := os.fork()) == 0:
+            if os.fork() == 0:
+                there.send(os.getpid())
+                do(Locks(place, "another run"), there)
+                time.sleep(60)
+            os._exit(0)
+        os.waitpid(child, 0)
+        started.append(here.recv())
+        return here
+
+    yield run
+    for pid in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def hold(locks: Locks, pipe: Any) -> None:
+    locks.acquire(["GPU-a"], "its test")
+    pipe.send(os.getpid())
+
+
+class GivenUpError(Exception):
+    pass
+
+
+def waits(locks: Locks, name: str = "GPU-a") -> list[tuple[str, Holder | None]]:
+    """Whom a process waits for, which gives up after a tenth of a second."""
+    seen: list[tuple[str, Holder | None]] = []
+    until_s = time.monotonic() + 0.1
+
+    def wait(name: str, holder: Holder | None, for_s: float) -> None:
+        seen.append((name, holder))
+        if time.monotonic() > until_s:
+            raise GivenUpError
+
+    try:
+        locks.acquire([name], "own test", wait)
+    except GivenUpError:
+        return seen
+    locks.release()
+    return []
+
+
+def test_a_lock_is_one_processs(place: str, other: Any) -> None:
+    """Others wait, and are told who holds it, and what for; another device is free."""
+    holder = other(hold).recv()
+    locks = Locks(place, "this run")
+    assert waits(locks)[-1] == ("GPU-a", Holder(holder, "another run", "its test", 1))
+    assert waits(locks, "GPU-b") == []
+    locks.close()
+
+
+def test_a_holder_that_is_killed_holds_nothing(place: str, other: Any) -> None:
+    """Nor does a child that it has forked."""
+
+    def hold_and_fork(locks: Locks, pipe: Any) -> None:
+        locks.acquire(["GPU-a"], "its test")
+        if (child := os.fork()) == 0:
+            time.sleep(60)
+            os._exit(0)
+        pipe.send((os.getpid(), child))
+
+    holder, child = other(hold_and_fork).recv()
+    locks = Locks(place, "this run")
+    assert waits(locks)
+    os.kill(holder, signal.SIGKILL)
+    time.sleep(0.1)
+    assert locks.acquire(["GPU-a"], "own test") is True
+    os.kill(child, signal.SIGKILL)
+    locks.close()
+
+
+def test_whether_another_process_has_had_it_since(place: str) -> None:
+    """What it did may still be seen on the device."""
+    locks = Locks(place, "this run")
+    assert locks.acquire(["GPU-a", "GPU-b"], "a test") is True  # nobody knows
+    locks.release()
+    assert locks.acquire(["GPU-b", "GPU-a"], "a test") is False
+    locks.close()
+
+
+def test_what_an_ancestor_holds_is_left_to_it(place: str) -> None:
+    """A measured test may run pytest, and waits for it."""
+    locks = Locks(place, "this run")
+    locks.acquire(["GPU-a"], "a test")
+    here, there = fork.Pipe()
+    child = fork.Process(target=lambda: there.send(waits(Locks(place, "a run inside"))))
+    child.start()
+    assert here.recv() == []
+    child.join()
+    locks.close()
+
+
+def test_who_waits_comes_before_who_wants_it_again(place: str, other: Any) -> None:
+    """Else a run without a pause between its tests would keep all others out."""
+
+    def count(locks: Locks, pipe: Any) -> None:
+        pipe.send("ready")
+        for turn in range(5):
+            locks.acquire(["GPU-a"], f"turn {turn}")
+            locks.release()
+        pipe.send("done")
+
+    locks = Locks(place, "this run")
+    locks.acquire(["GPU-a"], "a test")
+    pipe = other(count)
+    pipe.recv()
+    turns = 0
+    while not pipe.poll() and turns < 200:
+        time.sleep(0.03)
+        locks.release()
+        locks.acquire(["GPU-a"], "a test")
+        turns += 1
+    assert turns <= 10
+    locks.close()
+
+
+def test_processes_killed_at_random_never_overlap() -> None:
+    """The benchmark has a thousand windows."""
+    windows, killed = killed_at_random(100, seed=3)
+    assert len(windows) >= 100
+    assert len(killed) >= 3
+    assert overlaps(windows, killed) == 0
+
+
+def test_who_rests(place: str, other: Any) -> None:
+    """A process that has done nothing since a moment, and is alive."""
+
+    def obey(locks: Locks, pipe: Any) -> None:
+        pipe.send(os.getpid())
+        while (order := pipe.recv()) is not None:
+            getattr(locks, order)()
+            pipe.send("done")
+
+    pipe = other(obey)
+    pid = pipe.recv()
+    locks = Locks(place, "this run")
+    now_s = time.perf_counter()
+    assert locks.resting(now_s) == {pid}
+    assert locks.resting(now_s - 60) == set()  # it has not rested that long
+    for order, resting in (("work", set()), ("rest", {pid}), ("close", {pid})):
+        pipe.send(order)
+        pipe.recv()
+        assert locks.resting(time.perf_counter()) == resting, order
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.1)
+    assert locks.resting(time.perf_counter()) == set()
+    locks.close()
+
+
+def test_all_users_share_the_files(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the umask of the first one is; nobody can remove another's file."""
+    before = os.umask(0o077)
+    try:
+        locks = Locks(place, "this run")
+        locks.acquire(["GPU-a"], "a test")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(place).st_mode) == 0o1777
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in Path(place).iterdir()}
+    assert modes == {0o666}
+    locks.close()
+    monkeypatch.delenv(FOLDER_VARIABLE)
+    assert folder() == "/tmp/pytest-carbon-locks"
+
+
+def test_a_name_is_no_path(place: str) -> None:
+    locks = Locks(place, "this run")
+    locks.acquire(["../GPU/x"], "a test")
+    assert sorted(path.name for path in Path(place).glob("*GPU*")) == [".._GPU_x.lock", ".._GPU_x.next"]
+    locks.close()
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "locks").touch()
+    with pytest.raises(LockFault, match=r"no lock can be taken there: .*chmod 1777 .*PYTEST_CARBON_LOCKS"):
+        Locks(str(tmp_path / "locks"), "this run")

@@ -15,6 +15,8 @@ from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.measure.serving import servers
 from pytest_carbon.measure.serving.drive import RequestsFailed, drive
 from pytest_carbon.measure.serving.load import Slots
+from pytest_carbon.measure.together import NOBODY
+from pytest_carbon.plugin.counter import Counter
 from pytest_carbon.records import Measurement, UsageProblem
 
 __tracebackhide__ = True  # failures are shown at the line of the test
@@ -22,6 +24,11 @@ __tracebackhide__ = True  # failures are shown at the line of the test
 _NOT_COUNTED = (
     "carbon.drive() needs the energy of a server, and --carbon-work alone counts the work of this process: run it with"
     " --carbon"
+)
+
+_RANKS = (
+    "carbon.drive() loads a server from one process, and torchrun started this run as several ranks, each of which"
+    " would send requests: start the server with torchrun, and run this test without it, with server=…"
 )
 
 
@@ -71,8 +78,10 @@ def once(send: Callable[[], Any]) -> Any:
 
 def measured(measurer: Any, name: str, sender: Slots, concurrency: int, protocol: Protocol, server: Any) -> Measurement:
     """Load the server, and return the measurement, which may have failed."""
-    if not isinstance(measurer, Measurer):
+    if isinstance(measurer, Counter):
         pytest.skip(_NOT_COUNTED)
+    if not isinstance(measurer, Measurer) or measurer.others is not NOBODY:
+        raise UsageProblem(_RANKS)
     pids, gone = servers.find(server)
     processes.adopt(pids)
     return drive(measurer, name, sender, concurrency, protocol, gone)

@@ -387,6 +387,19 @@ def test_what_ranks_cannot_do_is_refused(
     assert (run.ret, says in run.errors) == (4, True)
 
 
+@pytest.mark.slow
+def test_a_served_model_is_refused(
+    torchrun: Torchrun, pytester: pytest.Pytester, tmp_path: Path, nvml_library: Path
+) -> None:
+    """Each rank would send requests; none of them waits for the others."""
+    body = "def test_it(carbon):\n    carbon.drive(together, concurrency=1)\n"
+    pytester.makepyfile(test_it=GROUP + body)
+    with simulated_gpus(pytester.path, nvml_library, gpus(2)) as sim:
+        run = torchrun(2, sim=sim)
+    assert run.status != 0
+    assert "torchrun started this run as several ranks, each of which would send requests" in run.text
+
+
 @pytest.mark.parametrize(
     "environ",
     [

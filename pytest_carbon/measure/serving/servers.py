@@ -59,7 +59,9 @@ def _of_address(address: str) -> tuple[frozenset[int], Gone]:
             " container, and cannot be seen: give its process id (server=PID), or run the test as that user"
         )
     pid = min(pids)
-    return _topmost(pids), lambda: None if _listening(port) else f"the server (process {pid}, port {port}) ended"
+    return _topmost(
+        pids
+    ), lambda: f"the server (process {pid}, port {port}) ended" if _listening(port) is None else None
 
 
 def _elsewhere(host: str) -> str | None:
@@ -81,7 +83,10 @@ def _listening(port: int) -> frozenset[int] | None:
     """Return the processes that listen on a port; none of them: they cannot be seen; None: nobody listens."""
     import psutil
 
-    listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    try:
+        listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    except psutil.AccessDenied:  # on macOS, without privileges
+        return frozenset()
     found = [c.pid for c in listening if c.laddr[1:2] == (port,)]
     return frozenset(pid for pid in found if pid is not None) if found else None
 

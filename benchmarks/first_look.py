@@ -424,7 +424,7 @@ def main() -> None:
         sample(args.sample)
         return
     begun_s = time.perf_counter()
-    if args.simulated and "SIMULATED_NVML_STATE" not in os.environ:
+    if args.simulated and "NVIDIA_SIMULATION" not in os.environ:
         from simulation import SimulatedNvml, build
 
         command = [sys.executable, "-m", "benchmarks.first_look", *sys.argv[1:]]

@@ -26,7 +26,7 @@ from types import TracebackType
 SOURCE = Path(__file__).with_name("nvml.c")
 DRIVER_LIBRARY = "libnvidia-ml.so.1"
 CONTROL_LIBRARY = "libsimulation.so"
-STATE_VARIABLE = "SIMULATED_NVML_STATE"
+STATE_VARIABLE = "NVIDIA_SIMULATION"
 
 ERRORS = {
     "UNINITIALIZED": 1,

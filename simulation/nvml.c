@@ -767,7 +767,7 @@ static nvmlReturn_t give(int gpu, int mig, nvmlDevice_t *device)
 EXPORT nvmlReturn_t nvmlInitWithFlags(unsigned flags)
 {
     (void)flags;
-    if (state == NULL && !sim_attach(getenv("SIMULATED_NVML_STATE")))
+    if (state == NULL && !sim_attach(getenv("NVIDIA_SIMULATION")))
         return DRIVER_NOT_LOADED;
     TRY(failing(&state->failures[F_nvmlInit]));
     __atomic_fetch_add(&references, 1, __ATOMIC_SEQ_CST);

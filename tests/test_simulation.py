@@ -820,5 +820,5 @@ def test_a_process_with_another_driver_loaded_is_refused(nvml_library, tmp_path)
 def test_outside_a_simulation_the_load_says_so(monkeypatch):
     """Code under test that asks for a load without the machine gets a sentence, not a crash."""
     monkeypatch.delenv(simulation.STATE_VARIABLE, raising=False)
-    with pytest.raises(RuntimeError, match="SIMULATED_NVML_STATE is not set: this process runs in no simul"):
+    with pytest.raises(RuntimeError, match="NVIDIA_SIMULATION is not set: this process runs in no simul"):
         simulation.gpu_load(300)

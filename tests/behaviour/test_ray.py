@@ -46,6 +46,14 @@ def run_on(cluster: RayCluster, run_carbon: CarbonRunner, *args: str) -> Run:
     return run_carbon(f"--carbon-engine=ray:{cluster.address}", *ONE_BY_ONE, *args, subprocess=True)
 
 
+def own_battery(folder: Path, number: int, name: str = "Battery") -> dict[str, str]:
+    """Variables of a node whose GPU is not that of another node."""
+    file = folder / "battery.py"
+    source = file.read_text("utf-8").replace('"battery-0", "Battery"', 'os.environ["UUID"], os.environ["NAME"]')
+    file.write_text(f"import os\n{source.removeprefix('import os')}", "utf-8")
+    return {"UUID": f"battery-{number}", "NAME": name}
+
+
 def until(true: Callable[[], bool], *, within_s: float = 60.0) -> None:
     end_s = time.monotonic() + within_s
     while not true():
@@ -169,8 +177,8 @@ def test_what_a_killed_node_was_running_runs_again_elsewhere(
 ) -> None:
     """None is lost, and none counts twice: what the node had measured of an unfinished task is measured again."""
     pytester.makepyfile(test_it=SUITE)
-    for _ in range(3):
-        cluster.add(num_gpus=1, num_cpus=1)
+    for number in range(3):
+        cluster.add(own_battery(pytester.path, number), num_gpus=1, num_cpus=1)
     with ThreadPoolExecutor(1) as pool:
         killing = pool.submit(kill_when, 3, pytester.path, cluster, 2)
         run = run_on(cluster, run_carbon)
@@ -287,14 +295,9 @@ def test_a_test_is_measured_again_on_a_machine_of_its_kind(
 ) -> None:
     """With several sessions, and where a suspect is confirmed: figures of two machines cannot be averaged."""
     pytester.makepyfile(test_it=AGAIN)
-    battery = pytester.path / "battery.py"
-    battery.write_text(
-        battery.read_text("utf-8").replace('"battery-0", "Battery"', '"battery-0", os.environ["NODE"]', 1)
-        + "\nimport os\n",
-        "utf-8",
-    )
     for number in (1, 2):
-        cluster.add({"NODE": f"Kind{number}", "NODE_J": str(number)}, num_gpus=1, num_cpus=1)
+        environ = own_battery(pytester.path, number, f"Kind{number}")
+        cluster.add(environ | {"NODE_J": str(number)}, num_gpus=1, num_cpus=1)
     run = run_on(cluster, run_carbon, "--carbon-sessions=3")
     assert (run.ret, run.outcomes()) == (0, {"passed": 4})
     assert ran(pytester.path) == {str(number): 3 for number in range(4)}
@@ -311,8 +314,8 @@ def test_a_suspect_is_confirmed_on_the_cluster(
 ) -> None:
     """In tasks of its own; the mean of all decides. Recorded by the run, compared by the next one."""
     pytester.makepyfile(test_it=AGAIN)
-    for _ in range(2):
-        cluster.add({"NODE_J": "1"}, num_gpus=1, num_cpus=1)
+    for number in (1, 2):
+        cluster.add(own_battery(pytester.path, number) | {"NODE_J": "1"}, num_gpus=1, num_cpus=1)
     assert run_on(cluster, run_carbon, "--carbon-record").ret == 0
     (pytester.path / "ran").unlink()
     monkeypatch.setenv("MORE", "3")

@@ -15,7 +15,7 @@ from pytest_carbon.plugin.processes import messages, running
 from pytest_carbon.plugin.processes.messages import Message
 from pytest_carbon.plugin.processes.running import Job
 
-_OWN = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "RAY_", "SLURM_", "KUBERNETES_", "SIMULATED_")
+_OWN = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "RAY_", "SLURM_", "KUBERNETES_")
 """Variables that begin so describe the node,"""
 _OWN_NAMES = frozenset(("HOME", "HOSTNAME", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "SHELL", "TMPDIR", "USER"))
 """and these do, too: there the node's value counts, and of all others this run's."""

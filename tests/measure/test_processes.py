@@ -24,6 +24,8 @@ def stranger() -> Iterator[int]:
     """A process that computes, with a child that does, too; its parent has ended."""
     command = f"setsid sh -c '({SPIN}) & {SPIN}' >/dev/null 2>&1 & echo $!"
     pid = int(subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True, check=True, timeout=10).stdout)
+    while os.getsid(pid) != pid:  # setsid has not run yet
+        time.sleep(0.01)
     yield pid
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)

@@ -42,6 +42,8 @@ class Measuring:
         self._config = config
         self._settings = settings
         self._references: list[Measurement] = []
+        self._held = self._shared = False
+        """Whether a test has held the locks; and another process between two of them, whose energy was counted, too."""
         self._locking = locking = Locking(config, settings.lock_timeout_s, say)
         own = config.hook.pytest_carbon_meters(config=config)
         sources: dict[str, MeterSource] = {name: source for meters in own for name, source in meters.items()}
@@ -82,6 +84,8 @@ class Measuring:
         with undone():
             if self._locking.hold(self._rig.contended, test):
                 self._rig.taken_over()
+                self._shared = self._shared or self._held
+            self._held = True
 
     def begin_unmeasured(self) -> None:
         """Note that a test runs which may use the devices."""
@@ -118,7 +122,7 @@ class Measuring:
             self.machine,
             self._rig.machines,
             (*self._rig.notes, *([self._locking.lacks] if self._locking.lacks else [])),
-            self._rig.cost_j(),
+            None if self._shared else self._rig.cost_j(),
             time.perf_counter() - self._since_s,
             self._rig.measurer.calibrations,
             reference.of_process(self._references),

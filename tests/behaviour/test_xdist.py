@@ -149,6 +149,7 @@ def test_more_workers_than_gpus_take_turns(
     assert (run.ret, run.outcomes()) == (0, {"passed": 4})
     assert "by 3 workers on 1 GPU, where at most 1 at a time measure, and the others take turns" in run.text
     assert (pytester.path / "shown").read_text("utf-8").split() == ["GPU-a"] * 4
+    assert run.report["cost_of_measuring"]["energy_j"] is None  # each counted the others' work, too
     for n in range(4):
         m = run.measurement(f"test_it[{n}]")
         assert m["energy_j_per_call"] / m["duration_s_per_call"] == pytest.approx(300, rel=0.1)

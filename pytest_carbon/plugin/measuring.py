@@ -51,6 +51,8 @@ class Measuring:
         self._config = config
         self._settings = settings
         self._references: list[Measurement] = []
+        self._held = self._shared = False
+        """Whether a test has held the locks; and another process between two of them, whose energy was counted, too."""
         self._locking = locking = Locking(config, settings.lock_timeout_s, say)
         company = ALONE if ranks is None else ranks.company
         own = config.hook.pytest_carbon_meters(config=config)
@@ -103,6 +105,8 @@ class Measuring:
         with undone():
             if self._locking.hold(self._rig.contended, test):
                 self._rig.taken_over()
+                self._shared = self._shared or self._held
+            self._held = True
 
     def begin_unmeasured(self) -> None:
         """Note that a test runs which may use the devices."""
@@ -135,6 +139,7 @@ class Measuring:
         self._references.append(figure)
 
     def brought(self) -> Brought:
+        nodes = 1 if self._ranks is None else self._ranks.me.nodes
         return Brought(
             self.machine,
             self._rig.machines,
@@ -143,7 +148,7 @@ class Measuring:
                 *([self._locking.lacks] if self._locking.lacks else []),
                 *(self._ranks.lead.notes if self._ranks is not None else ()),
             ),
-            self._rig.cost_j() if self._ranks is None or self._ranks.me.nodes == 1 else None,
+            None if self._shared or nodes > 1 else self._rig.cost_j(),
             time.perf_counter() - self._since_s,
             self._rig.measurer.calibrations,
             reference.of_process(self._references),

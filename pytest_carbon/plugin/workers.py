@@ -220,6 +220,12 @@ class Controller:
             raise refusal.refusal(str(error)) from None
 
     @property
+    def _apart(self) -> bool:
+        """Whether what a worker's counters show is its own work: no other worker uses its GPUs."""
+        own = len(set(self._groups)) == len(self._workers) and self._settings.domains in ("auto", "gpu")
+        return own or len(self._workers) == 1
+
+    @property
     def where(self) -> str:
         """Return the rest of the sentence "64 tests to measure"."""
         workers = len(self._workers)
@@ -322,7 +328,7 @@ class Controller:
                         self._prepare(message.machine)
                     except CarbonError as error:
                         raise refusal.refusal(str(error)) from None
-                self.brought[worker] = message
+                self.brought[worker] = message if self._apart else replace(message, cost_j=None)
             case Refused(text):
                 raise refusal.refusal(f"the worker {worker}: {text}")
 

@@ -79,10 +79,8 @@ def test_the_gate_fails_a_test_of_a_worker(run_carbon: CarbonRunner, pytester: p
     assert (pytester.path / "junit.xml").read_text("utf-8").count("<failure") == 2
 
 
-@pytest.mark.parametrize(
-    "dist",
-    ["worksteal", *(pytest.param(name, marks=pytest.mark.slow) for name in ("loadfile", "loadscope", "loadgroup"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("dist", ["worksteal", "loadfile", "loadscope", "loadgroup"])
 def test_modes(run_carbon: CarbonRunner, pytester: pytest.Pytester, dist: str) -> None:
     """However the tests are shared out, each is measured once; a group in an id is no part of a baseline's key."""
     grouped = SUITE.replace("def test_measures", '@pytest.mark.xdist_group("one")\ndef test_measures')
@@ -139,6 +137,7 @@ def test_each_worker_has_a_gpu_of_its_own(
         assert m["energy_j_per_call"] / m["duration_s_per_call"] == pytest.approx(300, rel=0.1)
 
 
+@pytest.mark.slow
 def test_more_workers_than_gpus_take_turns(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +149,7 @@ def test_more_workers_than_gpus_take_turns(
     assert (run.ret, run.outcomes()) == (0, {"passed": 4})
     assert "by 3 workers on 1 GPU, where at most 1 at a time measure, and the others take turns" in run.text
     assert (pytester.path / "shown").read_text("utf-8").split() == ["GPU-a"] * 4
+    assert run.report["cost_of_measuring"]["energy_j"] is None  # each counted the others' work, too
     for n in range(4):
         m = run.measurement(f"test_it[{n}]")
         assert m["energy_j_per_call"] / m["duration_s_per_call"] == pytest.approx(300, rel=0.1)
@@ -271,6 +271,7 @@ def test_it(carbon):
 """
 
 
+@pytest.mark.slow
 def test_another_run_measures(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """A test waits for its turn, and the run says for whom; at last it fails, and names the process."""
     pytester.makepyfile(test_held=HELD, test_it="from battery import draw\ndef test_it(carbon): carbon(draw, 1.0)\n")
@@ -290,6 +291,7 @@ def test_another_run_measures(run_carbon: CarbonRunner, pytester: pytest.Pyteste
     assert run_carbon("test_it.py").outcomes() == {"passed": 1}
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_locks_that_cannot_be_written(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +322,7 @@ def test_a_worker_that_crashes(run_carbon: CarbonRunner, pytester: pytest.Pytest
     assert recorded(pytester.path) == [f"test_measures[{n}]" for n in (0, 2, 3)]
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_measure(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,6 +347,7 @@ def test_what_only_workers_collect(
     assert "which the process that judges has not collected: E KeyError: 'PYTEST_XDIST_WORKER'" in run.errors
 
 
+@pytest.mark.slow
 def test_a_module_that_cannot_be_collected(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """The workers say so, as without --carbon, and the others run."""
     pytester.makepyfile(test_it=SUITE, test_broken="raise RuntimeError('broken')")
@@ -353,6 +357,7 @@ def test_a_module_that_cannot_be_collected(run_carbon: CarbonRunner, pytester: p
     assert run.outcomes()["passed"] == 5
 
 
+@pytest.mark.slow
 def test_maxfail(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """The run stops, and what was measured is judged and recorded, as without workers."""
     failing = SUITE.replace("    draw(n + 1.0)", "    draw(n + 1.0)\n    assert n != 1") + "\n@pytest.mark.parametrize"
@@ -380,6 +385,7 @@ def test_beside_other_plugins(run_carbon: CarbonRunner, pytester: pytest.Pyteste
     assert all("traced" in [w["code"] for w in t["measurements"][0]["warnings"]] for t in run.report["tests"])
 
 
+@pytest.mark.slow
 def test_a_shard(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """The workers and the process that judges divide the tests alike."""
     pytester.makepyfile(test_it=SUITE)
@@ -391,6 +397,7 @@ def test_a_shard(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     assert sorted(ran) == [f"test_it.py::test_measures[{n}]" for n in range(4)]
 
 
+@pytest.mark.slow
 def test_counting_work(run_work: WorkRunner, pytester: pytest.Pytester) -> None:
     """It needs no turns: workers count side by side, and the counts are the same."""
     pytester.makepyfile(
@@ -412,6 +419,7 @@ def test_it(carbon, n):
 # --- without --carbon
 
 
+@pytest.mark.slow
 def test_carbon_in_an_ini_file(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """The workers read the same; --no-carbon runs the tests without measuring."""
     pytester.makepyfile(test_it=SUITE)

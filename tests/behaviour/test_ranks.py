@@ -142,22 +142,23 @@ def test_window(carbon):
 )
 
 
-def test_ranks_measure_together(
-    torchrun: Torchrun, pytester: pytest.Pytester, tmp_path: Path, nvml_library: Path
-) -> None:
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_ranks_measure_together(torchrun: Torchrun, pytester: pytest.Pytester, nvml_library: Path, ranks: int) -> None:
     """One report, of the energy of all GPUs that took part and of no other; silent ranks; the same figure on each."""
     pytester.makepyfile(test_it=MEASURED)
-    with simulated_gpus(pytester.path, nvml_library, gpus(4)) as sim:
-        run = torchrun(2, sim=sim)
+    with simulated_gpus(pytester.path, nvml_library, gpus(6)) as sim:
+        run = torchrun(ranks, sim=sim)
     assert (run.status, run.outcomes()) == (0, {"test_calls": "passed", "test_window": "passed"}), run.out
-    assert run.report["machine"]["id"] == H100.replace("1x", "2x")
+    assert run.report["machine"]["id"] == H100.replace("1x", f"{ranks}x")
     assert run.out.count("test session starts") == run.out.count("2 passed") == 1
     calls = run.measurement("test_calls")
-    assert calls["gated"] == ["gpu:0", "gpu:1"]
-    # Two calls of 10 and 20 ms: 300 W, and 70 W while the first rank waits.
-    assert calls["energy_j_per_call"] == pytest.approx(3.0 + 6.0 + 0.7, rel=0.1)
+    assert calls["gated"] == [f"gpu:{rank}" for rank in range(ranks)]
+    # 300 W for 10 ms and more on each further rank, and 70 W while a rank waits for the last.
+    least_j = sum(3.0 * (1 + rank) + 0.7 * (ranks - 1 - rank) for rank in range(ranks))
+    assert 0.95 * least_j < calls["energy_j_per_call"] < 1.5 * least_j
     codes = {warning["code"] for test in run.report["tests"] for m in test["measurements"] for warning in m["warnings"]}
     assert not codes & {"shared-gpu", "elsewhere"}
+    assert "node 0: the ranks see gpu:" in run.text
 
 
 FAULTS = """
@@ -226,9 +227,7 @@ def test_last(carbon):
 
 
 @pytest.mark.slow
-def test_what_fails_on_one_rank_fails(
-    torchrun: Torchrun, pytester: pytest.Pytester, tmp_path: Path, nvml_library: Path
-) -> None:
+def test_what_fails_on_one_rank_fails(torchrun: Torchrun, pytester: pytest.Pytester, nvml_library: Path) -> None:
     """With the rank's name, and what it says; the ranks go on together with the next test, whatever went apart."""
     pytester.makepyfile(test_it=FAULTS)
     with simulated_gpus(pytester.path, nvml_library, gpus(2)) as sim:

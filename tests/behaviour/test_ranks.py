@@ -367,6 +367,7 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "4", "RANK": "0", "TORCHEL
         (TORCHRUN, ["--carbon-against=HEAD"], "leave --carbon-against out, for a fresh process would be one rank"),
         (TORCHRUN, ["--carbon-work"], "leave --carbon-work out: it counts in a fresh process"),
         (TORCHRUN, ["--carbon-reference"], "leave --carbon-reference out: it is the work of one process"),
+        (TORCHRUN, ["-p", "xdist", "-n", "2"], "leave pytest-xdist out (-n 0)"),
         (TORCHRUN | {"TORCHELASTIC_MAX_RESTARTS": "3"}, [], "leave --max-restarts=3 out: a run that failed would be"),
         (TORCHRUN | {"TORCHELASTIC_USE_AGENT_STORE": "False"}, [], "use --rdzv-backend=c10d or --standalone"),
     ],

@@ -25,7 +25,8 @@ def begin(config: pytest.Config, settings: Settings) -> Following | None:
         )
     if (me := launcher.torchrun(os.environ)) is None:
         return None
-    if (why := _impossible(settings, me)) is not None:
+    workers = hasattr(config, "workerinput") or getattr(config.option, "dist", "no") != "no"
+    if (why := _impossible(settings, me, workers=workers)) is not None:
         raise refusal(f"torchrun started {me.world} ranks of this run: {why}")
     if me.leads:
         leading = Leading(config, settings, me)
@@ -52,9 +53,11 @@ def refuse_counting() -> None:
         )
 
 
-def _impossible(settings: Settings, me: Rank) -> str | None:
+def _impossible(settings: Settings, me: Rank, *, workers: bool) -> str | None:
     """Say what of the settings has no meaning with several ranks."""
     fresh = "a fresh process would be one rank without the others"
+    if workers:
+        return "leave pytest-xdist out (-n 0), whose workers would be ranks without the others"
     if settings.against is not None:
         return f"leave --carbon-against out, for {fresh}"
     if settings.sessions > 1:

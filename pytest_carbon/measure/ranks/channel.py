@@ -53,8 +53,8 @@ class Line:
     def fileno(self) -> int:
         return self._connection.fileno()
 
-    def send(self, message: Message) -> None:
-        self._connection.sendall(messages.encode(message))
+    def send(self, data: bytes) -> None:
+        self._connection.sendall(data)
 
     def read(self) -> list[Message] | None:
         """Return what has come; None once the other end is closed."""
@@ -103,10 +103,11 @@ class Hub:
 
     def tell(self, message: Message) -> None:
         """Send a message to all that are there."""
+        data = messages.encode(message)
         for rank, line in self._lines.items():
             if rank not in self.lost:
                 try:
-                    line.send(message)
+                    line.send(data)
                 except OSError:
                     self._lose(rank)
 
@@ -214,7 +215,7 @@ class Spoke:
 
     def answer(self, message: Message) -> None:
         try:
-            self._line.send(message)
+            self._line.send(messages.encode(message))
         except OSError:
             raise RankLost("rank 0 has ended before the run was over") from None
 

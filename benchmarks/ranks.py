@@ -79,8 +79,10 @@ def meet():
         import torch.distributed as dist
         dist.barrier()
 
-def commanded_j():
-    return sum(sim.commanded_j(gpu) for gpu in EVERY)
+def true_j(begin_s, end_s, busy_s):
+    """The energy commanded in so much of a stretch; all GPUs rest in the remainder."""
+    whole_j = sum(sim.commanded_j(gpu, end_s) - sim.commanded_j(gpu, begin_s) for gpu in EVERY)
+    return whole_j - 70 * len(EVERY) * (end_s - begin_s - busy_s)
 
 def step():
     """20 ms on the first rank, 5 ms more on each later one; the GPUs of a rank take different powers."""
@@ -93,26 +95,27 @@ def step():
 
 @pytest.mark.parametrize("number", range(5))
 def test_calls(carbon, number):
-    spent = []
+    times_s = []
     def call():
-        begun_j = commanded_j()
+        begin_s = time.perf_counter()
         step()
-        spent.append(commanded_j() - begun_j)
+        times_s.append((begin_s, time.perf_counter()))
     carbon(call)
     measured = carbon["call"]
+    busy_s = sum(part.duration_s for part in measured.rounds)
     kept["measured"].append(measured.energy_j_per_call_mean)
-    kept["truth"].append(sum(spent[-measured.calls:]) / measured.calls)
+    kept["truth"].append(true_j(times_s[-measured.calls][0], times_s[-1][1], busy_s) / measured.calls)
 
 @pytest.mark.parametrize("number", range(5))
 def test_window(carbon, number):
     meet()
+    begin_s = time.perf_counter()
     with carbon.window("w", calls=20):
-        begun_j = commanded_j()
         for _ in range(20):
             step()
-        spent_j = commanded_j() - begun_j
+    end_s = time.perf_counter()
     kept["measured"].append(carbon["w"].energy_j_per_call)
-    kept["truth"].append(spent_j / 20)
+    kept["truth"].append(true_j(begin_s, end_s, 20 * carbon["w"].duration_s_per_call) / 20)
 
 def test_cost(carbon):
     global spent_s
@@ -178,12 +181,14 @@ def main() -> int:
     errors = [m / t - 1 for m, t in zip(together["measured"], together["truth"], strict=True)]
     worst = max(errors, key=abs)
     others_ms = 1000 * statistics.median(together["others_s"])
+    least_ms = 1000 * statistics.quantiles(together["others_s"], n=10)[0]
     of_ranks, of_one = (1000 * statistics.median(kept["longer_s"]) for kept in (together, alone))
     print(f"{given.ranks} ranks, {given.gpus} simulated GPUs")
     print(
         f"energy: {len(errors)} figures, the worst {worst:+.2%} from the energy commanded (at most ±{MOST_ERROR:.0%})"
     )
-    print(f"a window: {others_ms:.2f} ms with the other ranks (median of {given.windows}; at most {MOST_MS:g} ms)")
+    print(f"a window: {others_ms:.2f} ms with the other ranks (median of {given.windows}; at most {MOST_MS:g} ms),")
+    print(f"  {least_ms:.2f} ms in the fastest tenth")
     print(f"  it is {of_ranks:.2f} ms longer than what rank 0 does in it, and {of_one:.2f} ms in one process")
     met = abs(worst) <= MOST_ERROR and others_ms <= MOST_MS
     results: dict[str, Any] = {
@@ -194,6 +199,7 @@ def main() -> int:
         "worst_error": worst,
         "windows": given.windows,
         "with_others_ms": others_ms,
+        "with_others_least_ms": least_ms,
         "longer_ms": {"ranks": of_ranks, "one": of_one},
         "met": met,
     }

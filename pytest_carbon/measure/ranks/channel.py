@@ -7,7 +7,6 @@ tests' collective operations, and ends when a rank dies, at once and on any node
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import socket
 from collections import deque
@@ -54,8 +53,8 @@ class Line:
     def fileno(self) -> int:
         return self._connection.fileno()
 
-    def send(self, message: Message) -> None:
-        self._connection.sendall(messages.encode(message))
+    def send(self, data: bytes) -> None:
+        self._connection.sendall(data)
 
     def read(self) -> list[Message] | None:
         """Return what has come; None once the other end is closed."""
@@ -67,11 +66,6 @@ class Line:
             return None
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         return [messages.decode(line) for line in lines]
-
-    def shut(self) -> None:
-        """End the connection for both sides; what was sent still arrives."""
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._connection.close()
@@ -85,7 +79,8 @@ class Line:
 
 
 class Hub:
-    """Rank 0's end of all connections; a thread reads them, so that a lost rank is noticed whatever the tests do."""
+    """Rank 0's end of all connections. Whoever waits for a message reads them, for each further thread costs time on a
+    busy machine; a thread looks now and then, so that a lost rank is noticed whatever the tests do."""
 
     def __init__(self, lines: dict[int, Line], timeout_s: float, stop: Callable[[str], None]) -> None:
         self._lines = lines
@@ -94,11 +89,12 @@ class Hub:
         """Called in the thread, once, with why the main thread is to end the run."""
         self._stopped_s: float | None = None
         self._came: dict[int, deque[tuple[float, Message]]] = {rank: deque() for rank in lines}
-        self._changed = threading.Condition()
-        self._ending = self._closed = False
+        self._reading = threading.RLock()  # a signal's handler may look while its thread waits
+        self._ending = False
+        self._closed = threading.Event()
         self.lost: dict[int, float] = {}
         """When each rank was lost."""
-        self._thread = threading.Thread(target=self._read, daemon=True, name="pytest-carbon ranks")
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="pytest-carbon ranks")
         self._thread.start()
 
     @property
@@ -107,10 +103,11 @@ class Hub:
 
     def tell(self, message: Message) -> None:
         """Send a message to all that are there."""
+        data = messages.encode(message)
         for rank, line in self._lines.items():
             if rank not in self.lost:
                 try:
-                    line.send(message)
+                    line.send(data)
                 except OSError:
                     self._lose(rank)
 
@@ -118,7 +115,7 @@ class Hub:
         """Wait for a rank's next message. Raises RankLost where it has ended, or does not come."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         until_s = time.perf_counter() + limit_s
-        with self._changed:
+        with self._reading:
             while not self._came[rank]:
                 if self.lost:
                     raise RankLost(self.why_lost())
@@ -128,12 +125,24 @@ class Hub:
                         " works on something else, or waits for another rank. Raise --carbon-rank-timeout if it only"
                         " needs longer"
                     )
-                self._changed.wait(SLICE_S)
+                self.look(SLICE_S)
             return self._came[rank].popleft()[1]
 
     def put_back(self, rank: int, message: Message) -> None:
-        with self._changed:
+        with self._reading:
             self._came[rank].appendleft((time.perf_counter(), message))
+
+    def look(self, timeout_s: float = 0.0) -> None:
+        """Take what has come, and wait for something for this long."""
+        with self._reading:
+            alive = {line: rank for rank, line in self._lines.items() if rank not in self.lost}
+            ready, _, _ = select.select(list(alive), [], [], timeout_s)
+            for line in ready:
+                rank = alive[line]
+                if (new := line.read()) is None:
+                    self._lose(rank)
+                else:
+                    self._came[rank] += [(time.perf_counter(), message) for message in new]
 
     def why_lost(self) -> str:
         """Name the rank that was lost first."""
@@ -148,33 +157,24 @@ class Hub:
         self._ending = True
 
     def close(self) -> None:
-        """Listen no longer."""
-        self._closed = self._ending = True
-        for line in self._lines.values():
-            line.shut()
-        self._thread.join(SLICE_S)
+        """End all connections; what was told still arrives."""
+        self._ending = True
+        self._closed.set()
+        self._thread.join()
         for line in self._lines.values():
             line.close()
 
     def _lose(self, rank: int) -> None:
-        with self._changed:
-            self.lost.setdefault(rank, time.perf_counter())
-            self._changed.notify_all()
+        self.lost.setdefault(rank, time.perf_counter())
 
-    def _read(self) -> None:
-        while not self._closed:
-            alive = [line for rank, line in self._lines.items() if rank not in self.lost]
-            ready, _, _ = select.select(alive, [], [], SLICE_S)
-            for rank, line in self._lines.items():
-                if line not in ready:
-                    continue
-                if (new := line.read()) is None:
-                    if not self._closed:
-                        self._lose(rank)
-                    continue
-                with self._changed:
-                    self._came[rank] += [(time.perf_counter(), message) for message in new]
-                    self._changed.notify_all()
+    def _watch(self) -> None:
+        """Look while nobody waits for messages."""
+        while not self._closed.wait(SLICE_S):
+            if self._reading.acquire(blocking=False):
+                try:
+                    self.look()
+                finally:
+                    self._reading.release()
             if not self._ending:
                 self._end_if_stuck()
 
@@ -193,8 +193,7 @@ class Hub:
 
     def _why_stuck(self, now_s: float) -> str | None:
         """Say which rank has waited too long for this one."""
-        with self._changed:
-            waiting = [(*came[0], rank) for rank, came in self._came.items() if came]
+        waiting = [(*came[0], rank) for rank, came in self._came.items() if came]
         since_s, said, rank = min(waiting, default=(now_s, None, 0), key=lambda one: one[0])
         if said is None or now_s < since_s + self._timeout_s:
             return None
@@ -216,7 +215,7 @@ class Spoke:
 
     def answer(self, message: Message) -> None:
         try:
-            self._line.send(message)
+            self._line.send(messages.encode(message))
         except OSError:
             raise RankLost("rank 0 has ended before the run was over") from None
 

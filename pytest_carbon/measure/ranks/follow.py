@@ -92,10 +92,15 @@ class Follower:
         self._begin(1)
         return True
 
-    @undone.during
     def window_end(self, name: str, opened: object, calls: int, protocol: Protocol) -> Measurement:
         """Say that the code has run, and take over what was measured."""
-        self._rest()
+        with undone(look=False):  # to look for patches takes time, and the window lasts until all have said it
+            self._rest()
+        return self._measured(protocol)
+
+    @undone.during
+    def _measured(self, protocol: Protocol) -> Measurement:
+        """Wait for what was measured in a window."""
         while not isinstance(message := self._spoke.hear(), messages.Measured):
             self._other(message, replace(protocol, rounds=1))
         return message.measurement

@@ -25,7 +25,8 @@ def begin(config: pytest.Config, settings: Settings) -> Following | None:
         )
     if (me := launcher.torchrun(os.environ)) is None:
         return None
-    if (why := _impossible(config, settings, me)) is not None:
+    workers = hasattr(config, "workerinput") or getattr(config.option, "dist", "no") != "no"
+    if (why := _impossible(settings, me, workers=workers)) is not None:
         raise refusal(f"torchrun started {me.world} ranks of this run: {why}")
     if me.leads:
         leading = Leading(config, settings, me)
@@ -52,11 +53,11 @@ def refuse_counting() -> None:
         )
 
 
-def _impossible(config: pytest.Config, settings: Settings, me: Rank) -> str | None:
+def _impossible(settings: Settings, me: Rank, *, workers: bool) -> str | None:
     """Say what of the settings has no meaning with several ranks."""
     fresh = "a fresh process would be one rank without the others"
-    if getattr(config.option, "dist", "no") != "no":
-        return "leave -n out (also of addopts), for all ranks run each test together, and pytest-xdist divides them"
+    if workers:
+        return "leave pytest-xdist out (-n 0), whose workers would be ranks without the others"
     if settings.engine != "local":
         return f"leave --carbon-engine={settings.engine} out, for {fresh}"
     if settings.against is not None:

@@ -200,7 +200,7 @@ class Leading:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         until_s = time.perf_counter() + channel.SHOWN_S
         while not self.hub.lost and self._why is None and time.perf_counter() < until_s:
-            time.sleep(0.05)
+            self.hub.look(0.05)
         why = self._why or (self.hub.why_lost() if self.hub.lost else "torchrun ended the run (SIGTERM)")
         raise self._over(why)
 

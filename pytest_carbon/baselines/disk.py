@@ -6,11 +6,11 @@ import errno
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-from pytest_carbon.host.output import remedy
+from pytest_carbon.host.output import make_folder, remedy, remove_empty
 from pytest_carbon.host.stdlib import fcntl, os
 from pytest_carbon.records import BaselineError, UsageProblem
 
@@ -21,6 +21,7 @@ AGAIN = (
 """The remedy where something could not be recorded."""
 _UNSAFE_IN_NAMES = re.compile(r"[^\w .,+=@()\[\]-]")
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+_LOCK_TRIES = 100
 _LONGEST_NAME = 180  # bytes; file systems stop at 255, and a suffix comes on top
 
 
@@ -74,38 +75,72 @@ def shown_path(path: Path) -> str:
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[str | None]:
+def locked(directory: Path, *, lent: bool = False) -> Iterator[str | None]:
     """Let one process at a time write to a directory; yield a sentence where nothing can be locked, else None.
 
     Lock the directory itself: nobody commits a lock file, and containers that share a mount share the lock. Some
-    network file systems lock only files: there, lock a file ``.lock``. Others lock nothing.
+    network file systems lock only files: there, lock a file ``.lock``. Others lock nothing. A missing directory is
+    made; ``lent``: what was made and is empty is removed at the end, while others still wait. Raises OSError.
     """
-    if sys.platform == "win32":  # not a platform this project claims: written without a lock
-        yield None
-        return
-    handle, file = os.open(directory, os.O_RDONLY), directory / ".lock"
-    note = None
+    handle, made, note = _lock(directory)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            os.close(handle)
-            made = not file.exists()
-            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            except OSError as error:
-                if made:
-                    file.unlink(missing_ok=True)
-                if error.errno not in _NO_LOCKS:
-                    raise
-                note = (
-                    f"{shown_path(directory)} is on a file system without locks ({error.strerror}), so it is written"
-                    " without one: let one process at a time record there"
-                )
         yield note
     finally:
+        remove_empty(made if lent else ())
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(directory: Path) -> tuple[int | None, list[Path], str | None]:
+    """Make and lock a directory; another process that was lent it may remove it meanwhile."""
+    for _ in range(_LOCK_TRIES):
+        made = make_folder(directory)
+        if sys.platform == "win32":  # not a platform this project claims: written without a lock
+            return None, made, None
+        try:
+            handle, note = _flock(directory)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            remove_empty(made)
+            raise
+        if note is not None or _is_in(directory, handle):
+            return handle, made, note
         os.close(handle)
+    raise FileNotFoundError(errno.ENOENT, "it comes and goes", str(directory))
+
+
+def _flock(directory: Path) -> tuple[int, str | None]:
+    handle, file = os.open(directory, os.O_RDONLY), directory / ".lock"
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+        os.close(handle)
+        made = not file.exists()
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if made:
+                file.unlink(missing_ok=True)
+            if error.errno not in _NO_LOCKS:
+                os.close(handle)
+                raise
+            return handle, (
+                f"{shown_path(directory)} is on a file system without locks ({error.strerror}), so it is written"
+                " without one: let one process at a time record there"
+            )
+    return handle, None
+
+
+def _is_in(directory: Path, handle: int) -> bool:
+    """Whether a locked file is still the directory, or its lock file."""
+    state = os.fstat(handle)
+    for place in (directory, directory / ".lock"):
+        with suppress(FileNotFoundError):
+            if os.path.samestat(state, os.stat(place)):
+                return True
+    return False
 
 
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:

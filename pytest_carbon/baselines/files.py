@@ -55,8 +55,6 @@ from pytest_carbon.baselines.format import (
 )
 from pytest_carbon.codec import Wrong, parse
 from pytest_carbon.host.output import (
-    lent_folder,
-    make_folder,
     may_write,
     not_ours,
     refuse_several_names,
@@ -355,7 +353,7 @@ class FileStore:
         paths = {folder / name for name in names} if folder else set()
         place = self._directory
         try:
-            with lent_folder(self._directory), locked(self._directory) as note:
+            with locked(self._directory, lent=True) as note:
                 for place in sorted({path.parent for path in paths} or {self._directory}):
                     self._refuse_links(place)
                     rehearse(place)
@@ -408,7 +406,6 @@ class FileStore:
     @contextmanager
     def _writing(self, what: str = "changed") -> Iterator[None]:
         try:
-            make_folder(self._directory)
             with locked(self._directory):
                 # Those of killed processes: nobody else writes now.
                 for orphan in temporary_files(self._directory.rglob(".pytest-carbon-*")):

@@ -222,21 +222,34 @@ def rehearse_replacing(path: Path) -> None:
 @contextmanager
 def lent_folder(folder: Path) -> Iterator[None]:
     """Make a folder, and remove at the end what was made and is empty."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    made = make_folder(folder)
     try:
-        make_folder(folder)
         yield
     finally:
-        for place in missing:
-            with suppress(OSError):
-                place.rmdir()
+        remove_empty(made)
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return those that were missing, the deepest first. Raises OSError."""
+    made: list[Path] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:  # a file is
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+        for place in reversed((folder, *folder.parents)):
+            if not place.exists():
+                with suppress(FileExistsError):  # another process was faster
+                    place.mkdir()
+                    made.insert(0, place)
+        if not folder.is_dir():  # a file is there
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    except OSError:
+        remove_empty(made)
+        raise
+    return made
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def nearest_existing(folder: Path) -> Path:

@@ -16,8 +16,8 @@ def tokens_of(measurement: Measurement, counted: Counted | None = None) -> tuple
     nothing of its work. A call without a task that was counted has the tokens that its ``generate()`` produced.
     """
     task, served = measurement.task, measurement.served
-    if served is not None and served.tokens_per_s and served.requests_per_s:
-        return served.tokens_per_s / served.requests_per_s, "produced"
+    if served is not None and served.tokens_per_request:
+        return served.tokens_per_request, "produced"
     if task is None:
         made = None if counted is None or counted.work is None else counted.work.tokens_out
         return (float(made), "produced") if made else None

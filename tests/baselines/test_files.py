@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -1380,3 +1381,16 @@ def test_an_epoch_to_come_is_a_fault(store: FileStore) -> None:
     store.append(HOST, [record(epoch="2099-01-01T00:00:00Z")])
     (fault,) = store.faults(latest="2026-12-01T00:00:00Z")
     assert fault.startswith(f"{MODULE}:2: 'epoch' is 2099-01-01T00:00:00Z, in the future.")
+
+
+def test_runs_that_begin_at_the_same_time_share_a_new_directory(tmp_path: Path) -> None:
+    """Each makes it, tries it and removes it again, while another waits for its lock."""
+    place = tmp_path / "carbon-baselines"
+
+    def rehearse(number: int) -> None:
+        for _ in range(50):
+            FileStore(place).rehearse()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(rehearse, range(4)))
+    assert list(tmp_path.iterdir()) == []

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_carbon.host import launcher
 from pytest_carbon.host.launcher import LIKE, Rank
 from pytest_carbon.host.stdlib import os
-from pytest_carbon.plugin.ranks.following import Following
-from pytest_carbon.plugin.ranks.leading import RANKS, Leading
 from pytest_carbon.plugin.refusal import refusal
 from pytest_carbon.records import Settings
+
+if TYPE_CHECKING:
+    from pytest_carbon.plugin.ranks.following import Following
 
 
 def begin(config: pytest.Config, settings: Settings) -> Following | None:
@@ -28,6 +30,9 @@ def begin(config: pytest.Config, settings: Settings) -> Following | None:
     workers = hasattr(config, "workerinput") or getattr(config.option, "dist", "no") != "no"
     if (why := _impossible(settings, me, workers=workers)) is not None:
         raise refusal(f"torchrun started {me.world} ranks of this run: {why}")
+    from pytest_carbon.plugin.ranks.following import Following  # what measures; --carbon-work imports none of it
+    from pytest_carbon.plugin.ranks.leading import RANKS, Leading
+
     if me.leads:
         leading = Leading(config, settings, me)
         config.stash[RANKS] = leading

@@ -652,10 +652,11 @@ def test_a_window_ends_before_anything_is_looked_up() -> None:
 def test_a_domain_that_comes_into_use_inside_a_window_has_no_energy() -> None:
     """What it had taken before is not known."""
     world = World()
-    scopes = iter([Scope((GPU,), ("gpu:0",), "one"), Scope((GPU, CPU), ("gpu:0", "cpu:0"), "two")])
-    measurer = a_measurer(world, direct=[CpuTime(world)], scope=lambda: next(scopes))
+    scope = Scope((GPU,), ("gpu:0",), "one")
+    measurer = a_measurer(world, direct=[CpuTime(world)], scope=lambda: scope)
     opened = measurer.window_begin()
     world.work(0.5)
+    scope = Scope((GPU, CPU), ("gpu:0", "cpu:0"), "two")
     m = measurer.window_end("w", opened, 1, Protocol())
     assert m.energy_j_per_call is None
     assert m.failure is not None

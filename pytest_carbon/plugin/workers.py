@@ -15,6 +15,7 @@ from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import json, os
 from pytest_carbon.plugin import markers, refusal
 from pytest_carbon.plugin.counter import Count
+from pytest_carbon.plugin.ids import group_of
 from pytest_carbon.plugin.missing import Collected
 from pytest_carbon.plugin.processes import messages
 from pytest_carbon.plugin.processes.messages import Brought, Done, Message, Refused
@@ -170,6 +171,7 @@ class Controller:
         self._log: Callable[..., None] = lambda **_: None
         """What pytest-xdist does with a report."""
         self._by_nodeid: dict[str, str] = {}
+        """The key of each test by its node id, also as workers have it."""
         self._uncollected: dict[str, str] = {}
         """What could not be collected here, and why."""
         self.brought: dict[str, Brought] = {}
@@ -246,7 +248,8 @@ class Controller:
             session.perform_collect()
         finally:
             del session.gethookproxy
-        self._by_nodeid = {test.item.nodeid: key for key, test in self._collected.tests.items()}
+        for key, test in self._collected.tests.items():
+            self._by_nodeid |= dict.fromkeys((test.item.nodeid, test.item.nodeid + group_of(test.item)), key)
         return result
 
     def _collect(self, report: pytest.CollectReport) -> None:
@@ -272,15 +275,11 @@ class Controller:
 
     # --- what the workers send
 
-    def _find(self, nodeid: str) -> str | None:
-        """Return a test's key; with --dist=loadgroup, a worker's id has the group after it."""
-        return self._by_nodeid.get(nodeid) or self._by_nodeid.get(nodeid.rpartition("@")[0])
-
     def _report(self, node: Any, rep: Any) -> None:
         """Take a worker's report: those that passed and measured wait, all others are logged at once."""
         text = vars(rep).pop(_KEY, "")
         rep.node = node
-        key = self._find(rep.nodeid)
+        key = self._by_nodeid.get(rep.nodeid)
         test = self._tests.get(key or "")
         if text and test is None:
             raise refusal.refusal(self._unknown(node.gateway.id, rep.nodeid))
@@ -341,7 +340,7 @@ class Controller:
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> Generator[None, object, object]:
         """Fail what a worker was measuring when it crashed, unless a plugin runs it again."""
         result = yield
-        test = self._tests.get(self._find(crashitem) or "")
+        test = self._tests.get(self._by_nodeid.get(crashitem) or "")
         if test is not None and report.outcome == "failed":
             test.course, test.reports = Course("failed"), []
             names = markers.own_names(test.item) or ["call"]

@@ -381,14 +381,19 @@ def test_beside_other_plugins(run_carbon: CarbonRunner, pytester: pytest.Pyteste
 
 
 def test_a_shard(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """The workers and the process that judges divide the tests alike."""
-    pytester.makepyfile(test_it=SUITE)
-    ran = []
+    """The workers and the process that judges divide the tests alike, also where a worker's ids have groups."""
+    groups = "".join(
+        f"\n@pytest.mark.xdist_group('one')\ndef test_{n}({fixture}): ...\ndef test_{n}2({fixture}): ...\n"
+        for n, fixture in (("a", ""), ("b", "carbon"))
+    )
+    pytester.makepyfile(test_it=SUITE + groups)
+    ran = passed = 0
     for index in (1, 2):
-        run = run_carbon("-n", "2", f"--carbon-shard={index}/2", subprocess=True)
+        run = run_carbon("-n", "2", "--dist=loadgroup", f"--carbon-shard={index}/2", subprocess=True)
         assert (run.ret, run.report["shard"]["index"]) == (0, index)
-        ran += [test["nodeid"] for test in run.report["tests"]]
-    assert sorted(ran) == [f"test_it.py::test_measures[{n}]" for n in range(4)]
+        ran += len(run.report["tests"])
+        passed += run.outcomes()["passed"]
+    assert (ran, passed) == (6, 9)
 
 
 def test_counting_work(run_work: WorkRunner, pytester: pytest.Pytester) -> None:

@@ -353,6 +353,38 @@ def test_a_module_that_cannot_be_collected(run_carbon: CarbonRunner, pytester: p
     assert run.outcomes()["passed"] == 5
 
 
+@pytest.mark.parametrize(
+    ("hook", "status", "passed"),
+    [("def pytest_configure(config):\n    {} and os._exit(3)", 5, 0), ("{}", 1, 3)],
+    ids=["at once", "one test"],
+)
+def test_workers_that_do_not_run_what_was_collected(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, hook: str, status: int, passed: int
+) -> None:
+    """No green: to pytest-xdist, workers that end before they collect are no error."""
+    drop = "def pytest_collection_modifyitems(config, items):\n    if {}:\n        del items[:2]"
+    hook = (drop if hook == "{}" else hook).format("hasattr(config, 'workerinput')")
+    pytester.makepyfile(test_it=SUITE)
+    pytester.makeconftest(f"import os\n{hook}\n")
+    run = run_carbon("-n", "2", subprocess=True)
+    assert (run.ret, run.outcomes().get("passed", 0)) == (status, passed)
+    assert "ERROR: no worker has run test_it.py::test_measures[0]" in run.text
+    assert "the workers ended too early, or did not collect what" in run.text
+    assert run.report["exit_status"] == status
+
+
+@pytest.mark.parametrize("apart", [("-n", "2"), ("-p", "no:xdist", "--carbon-sessions=2")], ids=" ".join)
+def test_the_path_of_a_report_that_the_run_itself_makes(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, apart: tuple[str, ...]
+) -> None:
+    """In a word of its own, it moves no root dir, though it is there when other processes start."""
+    pytester.makepyfile(test_it=SUITE)
+    run = run_carbon(
+        *apart, "--carbon-html", "report.html", "--carbon-json", "report.json", "test_it.py", subprocess=True
+    )
+    assert (run.ret, run.outcomes()) == (0, {"passed": 5})
+
+
 def test_maxfail(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """The run stops, and what was measured is judged and recorded, as without workers."""
     failing = SUITE.replace("    draw(n + 1.0)", "    draw(n + 1.0)\n    assert n != 1") + "\n@pytest.mark.parametrize"

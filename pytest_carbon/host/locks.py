@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import stat
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ _OPEN_TRIES = 50
 """Another user's file is open to all an instant after it was made."""
 _SIZE = 512
 """Of what a file says."""
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
+"""What reading it may raise: all users may write it."""
 
 
 class LockFault(CarbonError):
@@ -41,6 +44,12 @@ class Holder(NamedTuple):
     """The test that it measures."""
     turn: int
     """How often this process has held the lock."""
+    began: str = ""
+    """When the process began: one of another container may have the same id."""
+
+    @property
+    def process(self) -> tuple[int, str]:
+        return self.pid, self.began
 
 
 def folder() -> str:
@@ -58,21 +67,32 @@ class Locks:
         self._place = place
         self._run = run
         self._pid = os.getpid()
-        self._began = (_began(self._pid) or "").encode()
-        self._files: dict[str, int] = {}
-        self._turns: dict[str, int] = {}
+        self._began = _began(self._pid) or ""
         self._held: list[str] = []
+        # A test may run pytest in this process: to close a file would give back what the test holds.
+        first = next((locks for locks in _FIRST if (locks._place, locks._pid) == (place, self._pid)), None)
+        self._is_first = first is None
+        self._files: dict[str, int] = first._files if first else {}
+        self._turns: dict[str, int] = first._turns if first else {}
+        self._taken: set[str] = first._taken if first else set()
+        """What this process holds."""
+        self._busy: set[int] = first._busy if first else set()
+        """Those of this process's locks whose tests may use devices."""
+        self._state: int = first._state if first else -1
+        if first is not None:
+            return
         try:
             _make(place)
             self._state = _open(os.path.join(place, f"{self._pid}.process"))
             _try(self._state)  # a file system without locks is noticed here
+            self.rest()
         except OSError as error:
             raise LockFault(
                 f"{place}: no lock can be taken there: {error.strerror or error}. Make the folder writable for all who"
                 f" measure on this machine (chmod 1777 {place}), or name another one that they share, with the"
                 f" environment variable {FOLDER_VARIABLE}"
             ) from error
-        self.rest()
+        _FIRST.add(self)
         self.resting(0.0)  # clears away what ended processes have left
 
     def acquire(
@@ -86,14 +106,20 @@ class Locks:
         """
         others = False
         try:
-            for name in sorted(set(names) - {*self._held}):
-                if not self._take(name, wait):
+            for name in sorted(set(names) - self._taken):
+                turn = self._turns.get(name, 0) + 1
+                own = Holder(self._pid, self._run, what[:200], turn, self._began)
+                if not self._take(name, own, wait):
                     continue
                 self._held.append(name)
+                self._taken.add(name)
                 last = self._holder(name)
-                others = others or last is None or last.pid != self._pid
-                self._turns[name] = self._turns.get(name, 0) + 1
-                _write(self._files[name], Holder(self._pid, self._run, what[:200], self._turns[name])._asdict())
+                others = others or last is None or last.process != own.process
+                self._turns[name] = turn
+                _write(self._files[name], own)
+        except OSError as error:
+            self.release()
+            raise LockFault(f"{self._place}: the lock of {name} cannot be written: {error.strerror}") from error
         except BaseException:
             self.release()
             raise
@@ -104,15 +130,19 @@ class Locks:
         if os.getpid() != self._pid:
             return  # a test has forked this process, which holds none of them
         while self._held:
-            fcntl.lockf(self._files[self._held.pop()], fcntl.LOCK_UN)
+            self._taken.discard(name := self._held.pop())
+            fcntl.lockf(self._files[name], fcntl.LOCK_UN)
 
     def rest(self) -> None:
         """Note that this process does nothing on any device from now on."""
-        self._tell(b"%.6f" % time.perf_counter())
+        self._busy.discard(id(self))
+        if not self._busy:
+            self._tell(f"{time.perf_counter():.6f}")
 
     def work(self) -> None:
         """Note that this process may use its devices from now on."""
-        self._tell(b"null")
+        self._busy.add(id(self))
+        self._tell("null")
 
     def resting(self, since_s: float) -> frozenset[int]:
         """Return the processes that have rested since a moment of ``time.perf_counter``, all of them living."""
@@ -124,13 +154,17 @@ class Locks:
             return
         self.rest()
         self.release()
+        if not self._is_first:
+            return
+        _FIRST.discard(self)
         for file in (*self._files.values(), self._state):
             with contextlib.suppress(OSError):
                 os.close(file)
 
-    def _tell(self, since_s: bytes) -> None:
+    def _tell(self, since_s: str) -> None:
         if os.getpid() == self._pid:
-            os.pwrite(self._state, (b'{"began": "%s", "rests_since_s": %s}' % (self._began, since_s)).ljust(_SIZE), 0)
+            text = f'{{"began": "{self._began}", "rests_since_s": {since_s}}}'
+            os.pwrite(self._state, text.encode().ljust(_SIZE), 0)
 
     def _name(self, name: str) -> tuple[int, int]:
         """Return the files of a lock: its own, and that of the process whose turn is next."""
@@ -140,7 +174,7 @@ class Locks:
                 self._files[key] = _open(path)
         return self._files[name], self._files[f"{name} next"]
 
-    def _take(self, name: str, wait: Callable[[str, Holder | None, float], None]) -> bool:
+    def _take(self, name: str, own: Holder, wait: Callable[[str, Holder | None, float], None]) -> bool:
         """Take a lock in turn: a process that gives it back and wants it again comes after one that waits."""
         try:
             lock, following = self._name(name)
@@ -148,27 +182,37 @@ class Locks:
             raise LockFault(f"{self._place}: the lock of {name} cannot be opened: {error.strerror}") from error
         seen: Holder | None = None
         since_s = time.perf_counter()
-        for file in (following, lock):
-            while not _try(file):
-                if (holder := self._holder(name)) != seen:
-                    seen, since_s = holder, time.perf_counter()
-                    if seen is not None and seen.pid in _ancestors():
-                        fcntl.lockf(following, fcntl.LOCK_UN)
-                        return False
-                try:
+        try:
+            for file in (following, lock):
+                while not _try(file):
+                    if (holder := self._before(name, file)) != seen:
+                        seen, since_s = holder, time.perf_counter()
+                        if seen is not None and seen.process in _ancestors():
+                            return False
                     wait(name, seen, time.perf_counter() - since_s)
-                except BaseException:
-                    fcntl.lockf(following, fcntl.LOCK_UN)
-                    raise
-                time.sleep(STEP_S)
-        fcntl.lockf(following, fcntl.LOCK_UN)
+                    time.sleep(STEP_S)
+                if file is following:
+                    _write(following, own)
+        finally:
+            fcntl.lockf(following, fcntl.LOCK_UN)
         return True
+
+    def _before(self, name: str, file: int) -> Holder | None:
+        """Return who holds a lock; or who could take it next, and does not, as where the process is suspended."""
+        if file != (lock := self._files[name]) and _try(lock):
+            fcntl.lockf(lock, fcntl.LOCK_UN)
+            return self._holder(f"{name} next")
+        return self._holder(name)
 
     def _holder(self, name: str) -> Holder | None:
         try:
             return Holder(**_read(self._files[name]))
-        except (OSError, ValueError, TypeError):  # nobody has held it
+        except _UNREADABLE:  # nobody has held it
             return None
+
+
+_FIRST: weakref.WeakSet[Locks] = weakref.WeakSet()
+"""Those that have opened the files, one a process and folder."""
 
 
 def _try(file: int) -> bool:
@@ -197,7 +241,11 @@ def _open(path: str) -> int:
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     for tried in range(_OPEN_TRIES):
         try:
-            return os.open(path, flags)
+            file = os.open(path, flags)
+            if not stat.S_ISREG(os.fstat(file).st_mode):  # another user may have made anything
+                os.close(file)
+                raise OSError(22, f"{path} is no plain file")
+            return file
         except FileNotFoundError:
             pass
         except PermissionError:  # its maker has not opened it to all yet
@@ -212,8 +260,8 @@ def _open(path: str) -> int:
     raise FileNotFoundError(2, f"{path} comes and goes")
 
 
-def _write(file: int, data: dict[str, object]) -> None:
-    text = json.dumps(data).encode()
+def _write(file: int, holder: Holder) -> None:
+    text = json.dumps(holder._asdict()).encode()
     os.pwrite(file, text.ljust(_SIZE) if len(text) <= _SIZE else text, 0)
     os.ftruncate(file, max(len(text), _SIZE))
 
@@ -226,8 +274,8 @@ def _read(file: int) -> dict[str, Any]:
 def _resting(place: str, since_s: float) -> Iterator[int]:
     for entry in _processes(place):
         path = os.path.join(place, entry)
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with contextlib.suppress(*_UNREADABLE):
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)  # it may be a pipe
             try:
                 state = _read(file)
             finally:
@@ -253,11 +301,11 @@ def _began(pid: int) -> str | None:
     return words[19] if len(words) > 19 and words[0] not in "ZX" else None
 
 
-def _ancestors() -> Iterator[int]:
-    """Yield the processes that have started this one, where that is known."""
+def _ancestors() -> Iterator[tuple[int, str]]:
+    """Yield the processes that have started this one, where that is known, as :attr:`Holder.process` has them."""
     pid = os.getppid()
     while pid > 0:
-        yield pid
+        yield pid, _began(pid) or ""
         words = _stat(pid)
         pid = int(words[1]) if len(words) > 1 else 0
 

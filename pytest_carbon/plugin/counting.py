@@ -203,6 +203,7 @@ class CountingSession:
         heard = {test.nodeid for test in result.tests if test.counted}
         if not interrupted:
             self._problems += missing.nothing_heard(ran, heard, "--carbon-work")
+        self._problems += self._workers.lost if self._workers is not None else []
         gone = [*gate.gone(result.tests, self._collected)] if settings.strict and not self._collected.part else []
         if result.unmeasured:
             text = missing.sentence(result.unmeasured, settings, self._config, "counted")

@@ -18,9 +18,12 @@ _ADDRESS = re.compile(r"(<[^<>]*)?\bat 0x[0-9A-Fa-f]{4,}>?")
 def test_id(item: pytest.Item) -> str:
     """Return a test's key in baselines: its node id, or outside the root dir its module's dotted name."""
     root, path = item.config.rootpath, item.path
+    nodeid = item.nodeid
+    if getattr(item.config.option, "loadgroup", False):  # else each process would know it by another key
+        nodeid = nodeid.removesuffix(group_of(item))
     if path.is_relative_to(root):
-        return item.nodeid
-    rest = item.nodeid.partition("::")[2]
+        return nodeid
+    rest = nodeid.partition("::")[2]
     real = path.resolve()
     name = getattr(getattr(item.getparent(pytest.Module), "obj", None), "__name__", None)
     if name is None or real.is_relative_to(root.resolve()) or _holds(name, path) or _holds(name, real):
@@ -29,6 +32,13 @@ def test_id(item: pytest.Item) -> str:
 
 
 test_id.__test__ = False  # type: ignore[attr-defined]
+
+
+def group_of(item: pytest.Item) -> str:
+    """Return what pytest-xdist's workers add to a test's node id with --dist=loadgroup."""
+    marks = item.iter_markers("xdist_group")
+    names = {str(mark.args[0] if mark.args else mark.kwargs.get("name", "default")) for mark in marks}
+    return f"@{'_'.join(sorted(names))}" if names else ""
 
 
 def module_of(path: Path, root: Path) -> str:

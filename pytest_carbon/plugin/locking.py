@@ -20,7 +20,7 @@ SAID_AFTER_S = 1.0
 def waited(name: str, holder: Holder | None) -> str:
     """Say what a process waits for: ``GPU-… held by pid 4711 (test_it.py::test_a)``."""
     what = "the processor" if name == locks.CPU else name
-    return f"{what} held by pid {holder.pid} ({holder.what})" if holder is not None else what
+    return f"{what} held by {f'pid {holder.pid} ({holder.what})' if holder is not None else 'another process'}"
 
 
 class Locking:
@@ -82,7 +82,7 @@ class Locking:
             self._locks = None
 
     def _wait(self, name: str, holder: Holder | None, for_s: float) -> None:
-        if holder is None or holder.run == self._run:
+        if holder is not None and holder.run == self._run:
             return  # the workers of a run take turns, however long each takes
         if for_s > SAID_AFTER_S and (text := waited(name, holder)) != self._said:
             self._said = text

@@ -464,6 +464,7 @@ class CarbonSession:
         heard = {test.key for test, _, _ in judgement.results}
         self._problems += missing.skipped_after(result)
         self._problems += [*self._fresh.troubles, *([] if interrupted else missing.nothing_heard(ran, heard))]
+        self._problems += self._workers.lost if self._workers is not None else []
         machines = [result.machine, *(machine for machine, _ in result.others)]
         places = {m.id: record.place(settings, folder, m.id) for m in machines}
         lines = [*self._notes, *self._fresh.notes, *confirmed.notes]

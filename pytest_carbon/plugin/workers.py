@@ -15,6 +15,7 @@ from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import json, os
 from pytest_carbon.plugin import markers, refusal
 from pytest_carbon.plugin.counter import Count
+from pytest_carbon.plugin.ids import group_of
 from pytest_carbon.plugin.missing import Collected
 from pytest_carbon.plugin.processes import messages
 from pytest_carbon.plugin.processes.messages import Brought, Done, Message, Refused
@@ -30,7 +31,7 @@ from pytest_carbon.records import (
     MeterError,
     Settings,
 )
-from pytest_carbon.text import count, counted
+from pytest_carbon.text import count, counted, listing
 
 _KEY = "pytest_carbon"
 """Of what the controller tells a worker, and of the attribute of a report that carries a worker's messages."""
@@ -170,6 +171,11 @@ class Controller:
         self._log: Callable[..., None] = lambda **_: None
         """What pytest-xdist does with a report."""
         self._by_nodeid: dict[str, str] = {}
+        """The key of each test by its node id, also as workers have it."""
+        self._seen: set[str] = set()
+        """The tests that a worker has reported."""
+        self.lost: list[str] = []
+        """What no worker has run, though nothing stopped the run: a sentence, if there is any."""
         self._uncollected: dict[str, str] = {}
         """What could not be collected here, and why."""
         self.brought: dict[str, Brought] = {}
@@ -252,7 +258,20 @@ class Controller:
             session.perform_collect()
         finally:
             del session.gethookproxy
-        self._by_nodeid = {test.item.nodeid: key for key, test in self._collected.tests.items()}
+        session.testscollected = 0  # pytest-xdist counts what the workers collect
+        for key, test in self._collected.tests.items():
+            self._by_nodeid |= dict.fromkeys((test.item.nodeid, test.item.nodeid + group_of(test.item)), key)
+        return result
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Miss tests that no worker has run: workers that end before they collect are no error to pytest-xdist."""
+        result = yield
+        if lost := [key for key in self._collected.tests if key not in self._seen]:
+            self.lost.append(
+                f"no worker has run {listing(lost, 10)}: the workers ended too early, or did not collect what the"
+                " process that judges has collected. Run with -n 0 to see the tests without workers"
+            )
         return result
 
     def _collect(self, report: pytest.CollectReport) -> None:
@@ -278,15 +297,12 @@ class Controller:
 
     # --- what the workers send
 
-    def _find(self, nodeid: str) -> str | None:
-        """Return a test's key; with --dist=loadgroup, a worker's id has the group after it."""
-        return self._by_nodeid.get(nodeid) or self._by_nodeid.get(nodeid.rpartition("@")[0])
-
     def _report(self, node: Any, rep: Any) -> None:
         """Take a worker's report: those that passed and measured wait, all others are logged at once."""
         text = vars(rep).pop(_KEY, "")
         rep.node = node
-        key = self._find(rep.nodeid)
+        key = self._by_nodeid.get(rep.nodeid)
+        self._seen.add(key or "")
         test = self._tests.get(key or "")
         if text and test is None:
             raise refusal.refusal(self._unknown(node.gateway.id, rep.nodeid))
@@ -347,7 +363,9 @@ class Controller:
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> Generator[None, object, object]:
         """Fail what a worker was measuring when it crashed, unless a plugin runs it again."""
         result = yield
-        test = self._tests.get(self._find(crashitem) or "")
+        key = self._by_nodeid.get(crashitem, "")
+        self._seen.add(key)
+        test = self._tests.get(key)
         if test is not None and report.outcome == "failed":
             test.course, test.reports = Course("failed"), []
             names = markers.own_names(test.item) or ["call"]

@@ -416,6 +416,19 @@ def test_what_cannot_be_right_on_a_cluster_is_refused(
     assert why in run.errors
 
 
+@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "http://10.0.0.1:8265"])
+def test_an_address_of_the_environment_is_read_as_the_option(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """A Ray Client server, for one, is refused whichever of the two names it."""
+    pytester.makepyfile(test_it="def test_it(carbon):\n    carbon(sum, [1])\n")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    run = run_carbon("--carbon-engine=ray")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"RAY_ADDRESS={address}: " in run.errors
+    assert "ray:auto" in run.errors
+
+
 def test_an_engine_without_ray_installed_is_refused(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -357,6 +357,38 @@ def test_a_module_that_cannot_be_collected(run_carbon: CarbonRunner, pytester: p
     assert run.outcomes()["passed"] == 5
 
 
+@pytest.mark.parametrize(
+    ("hook", "status", "passed"),
+    [("def pytest_configure(config):\n    {} and os._exit(3)", 5, 0), ("{}", 1, 3)],
+    ids=["at once", "one test"],
+)
+def test_workers_that_do_not_run_what_was_collected(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, hook: str, status: int, passed: int
+) -> None:
+    """No green: to pytest-xdist, workers that end before they collect are no error."""
+    drop = "def pytest_collection_modifyitems(config, items):\n    if {}:\n        del items[:2]"
+    hook = (drop if hook == "{}" else hook).format("hasattr(config, 'workerinput')")
+    pytester.makepyfile(test_it=SUITE)
+    pytester.makeconftest(f"import os\n{hook}\n")
+    run = run_carbon("-n", "2", subprocess=True)
+    assert (run.ret, run.outcomes().get("passed", 0)) == (status, passed)
+    assert "ERROR: no worker has run test_it.py::test_measures[0]" in run.text
+    assert "the workers ended too early, or did not collect what" in run.text
+    assert run.report["exit_status"] == status
+
+
+@pytest.mark.parametrize("apart", [("-n", "2"), ("-p", "no:xdist", "--carbon-sessions=2")], ids=" ".join)
+def test_the_path_of_a_report_that_the_run_itself_makes(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, apart: tuple[str, ...]
+) -> None:
+    """In a word of its own, it moves no root dir, though it is there when other processes start."""
+    pytester.makepyfile(test_it=SUITE)
+    run = run_carbon(
+        *apart, "--carbon-html", "report.html", "--carbon-json", "report.json", "test_it.py", subprocess=True
+    )
+    assert (run.ret, run.outcomes()) == (0, {"passed": 5})
+
+
 @pytest.mark.slow
 def test_maxfail(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """The run stops, and what was measured is judged and recorded, as without workers."""
@@ -387,14 +419,19 @@ def test_beside_other_plugins(run_carbon: CarbonRunner, pytester: pytest.Pyteste
 
 @pytest.mark.slow
 def test_a_shard(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
-    """The workers and the process that judges divide the tests alike."""
-    pytester.makepyfile(test_it=SUITE)
-    ran = []
+    """The workers and the process that judges divide the tests alike, also where a worker's ids have groups."""
+    groups = "".join(
+        f"\n@pytest.mark.xdist_group('one')\ndef test_{n}({fixture}): ...\ndef test_{n}2({fixture}): ...\n"
+        for n, fixture in (("a", ""), ("b", "carbon"))
+    )
+    pytester.makepyfile(test_it=SUITE + groups)
+    ran = passed = 0
     for index in (1, 2):
-        run = run_carbon("-n", "2", f"--carbon-shard={index}/2", subprocess=True)
+        run = run_carbon("-n", "2", "--dist=loadgroup", f"--carbon-shard={index}/2", subprocess=True)
         assert (run.ret, run.report["shard"]["index"]) == (0, index)
-        ran += [test["nodeid"] for test in run.report["tests"]]
-    assert sorted(ran) == [f"test_it.py::test_measures[{n}]" for n in range(4)]
+        ran += len(run.report["tests"])
+        passed += run.outcomes()["passed"]
+    assert (ran, passed) == (6, 9)
 
 
 @pytest.mark.slow

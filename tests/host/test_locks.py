@@ -81,7 +81,9 @@ def test_a_lock_is_one_processs(place: str, other: Any) -> None:
     """Others wait, and are told who holds it, and what for; another device is free."""
     holder = other(hold).recv()
     locks = Locks(place, "this run")
-    assert waits(locks)[-1] == ("GPU-a", Holder(holder, "another run", "its test", 1))
+    name, seen = waits(locks)[-1]
+    assert seen is not None
+    assert (name, seen[:4]) == ("GPU-a", (holder, "another run", "its test", 1))
     assert waits(locks, "GPU-b") == []
     locks.close()
 
@@ -124,6 +126,77 @@ def test_what_an_ancestor_holds_is_left_to_it(place: str) -> None:
     child.start()
     assert here.recv() == []
     child.join()
+    locks.close()
+
+
+def test_another_process_with_an_ancestors_id_is_none(place: str, other: Any) -> None:
+    """In two containers that share the folder, each has a process 1."""
+
+    holder = other(hold).recv()
+    file = Path(place, "GPU-a.lock")
+    file.write_text(file.read_text("utf-8").replace(f'"pid": {holder}', f'"pid": {os.getppid()}'), "utf-8")
+    locks = Locks(place, "this run")
+    assert waits(locks)
+    locks.close()
+
+
+def test_pytest_inside_a_test_leaves_its_locks(place: str, other: Any) -> None:
+    """In the same process: to close a file gives back the process's locks of it."""
+
+    def look(locks: Locks, pipe: Any) -> None:
+        pipe.recv()
+        pipe.send((bool(waits(locks)), locks.resting(time.perf_counter())))
+
+    pipe = other(look)
+    locks = Locks(place, "this run")
+    locks.acquire(["GPU-a"], "a test")
+    locks.work()
+    inner = Locks(place, "a run inside")
+    assert inner.acquire(["GPU-a", "GPU-b"], "its test") is True
+    inner.work()
+    inner.rest()
+    inner.release()
+    inner.close()
+    pipe.send("look")
+    assert pipe.recv() == (True, set())
+    locks.rest()
+    locks.close()
+
+
+def test_a_process_that_is_suspended_while_it_waits_is_named(place: str, other: Any) -> None:
+    """It could take the lock next, and does not; whoever held it last has nothing to do with it."""
+
+    def wait(locks: Locks, pipe: Any) -> None:
+        pipe.send(os.getpid())
+        locks.acquire(["GPU-a"], "its test")
+
+    locks = Locks(place, "this run")
+    locks.acquire(["GPU-a"], "a test")
+    waiting = other(wait).recv()
+    queue = Path(place, "GPU-a.next")
+    while f'"pid": {waiting},' not in queue.read_text("utf-8"):
+        time.sleep(0.01)
+    os.kill(waiting, signal.SIGSTOP)
+    while Path(f"/proc/{waiting}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.01)
+    locks.release()
+    (_, seen) = waits(locks)[-1]
+    assert seen is not None
+    assert (seen.pid, seen.run, seen.what) == (waiting, "another run", "its test")
+    locks.close()
+
+
+def test_what_other_users_may_have_made(place: str) -> None:
+    """A pipe where a file should be is no reason to wait for ever; nor is any text one to fail."""
+    locks = Locks(place, "this run")
+    os.mkfifo(Path(place, "4711.process"))
+    os.mkfifo(Path(place, "GPU-b.lock"))
+    for name in ("4712.process", "GPU-a.lock"):
+        Path(place, name).write_text("[" * 3000, "utf-8")
+    assert locks.resting(time.perf_counter()) == set()
+    assert locks.acquire(["GPU-a"], "a test") is True
+    with pytest.raises(LockFault, match=r"the lock of GPU-b cannot be opened: .*GPU-b.lock is no plain file"):
+        locks.acquire(["GPU-b"], "a test")
     locks.close()
 
 

@@ -11,4 +11,4 @@ def test_what_a_run_waits_for() -> None:
     holder = Holder(4711, "a run", "test_it.py::test_a", 1)
     assert waited("GPU-a", holder) == "GPU-a held by pid 4711 (test_it.py::test_a)"
     assert waited(CPU, holder) == "the processor held by pid 4711 (test_it.py::test_a)"
-    assert waited("GPU-a", None) == "GPU-a"
+    assert waited("GPU-a", None) == "GPU-a held by another process"

@@ -10,9 +10,11 @@ import importlib
 import sys
 import warnings
 from collections.abc import Collection, Generator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pytest_carbon.host.stdlib import os, signal, subprocess, time
+from pytest_carbon.plugin import values
 from pytest_carbon.plugin.processes.node import Played, Tree, play
 from pytest_carbon.plugin.processes.running import Job
 from pytest_carbon.records import CarbonError, UsageProblem
@@ -36,7 +38,7 @@ class Cluster:
 
     def __init__(self, engine: str, gpus_per_worker: int) -> None:
         self._flag = f"--carbon-engine={engine}"
-        address = engine.partition(":")[2] or os.environ.get("RAY_ADDRESS") or "local"
+        address = engine.partition(":")[2] or _known(os.environ.get("RAY_ADDRESS") or "local")
         with _configured():
             self._ray: Any = _import(self._flag)
         self._tasks: dict[Any, Any] = {}
@@ -170,6 +172,15 @@ def _task(job: Job, tree: Tree) -> tuple[Played, str]:
     """Run on a node, as a task."""
     ray = importlib.import_module("ray")
     return play(job, tree), ray.get_runtime_context().get_node_id()
+
+
+def _known(variable: str) -> str:
+    """Return an address of the environment, which is read as the option's."""
+    try:
+        values.engine(f"ray:{variable}", Path())
+    except ValueError as error:
+        raise UsageProblem(f"RAY_ADDRESS={variable}: {error}") from None
+    return variable
 
 
 def _import(flag: str) -> Any:

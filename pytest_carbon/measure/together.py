@@ -24,6 +24,8 @@ class Place:
     reads: bool
     """Whether it reads the GPUs of its node."""
     pid: int
+    host: str
+    """The name of its node. Nodes take their locks in the order of these, the same in every run."""
     visible: tuple[str, ...] | None
     """The UUIDs of the GPUs that torch sees; None before CUDA starts."""
     environ: Mapping[str, str]

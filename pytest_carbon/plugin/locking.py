@@ -98,7 +98,12 @@ class Locking:
         worker = getattr(self._config, "workerinput", None)
         if worker is None:
             self._say(line)
-            return
-        capture = self._config.pluginmanager.get_plugin("capturemanager")
-        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-            print(line.replace("carbon:", f"carbon: {worker['workerid']} is", 1), file=sys.stderr, flush=True)
+        else:
+            on_stderr(self._config, worker["workerid"], line)
+
+
+def on_stderr(config: pytest.Config, who: str, line: str) -> None:
+    """Write a line of a process that has no terminal: it shares its standard error with the run."""
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+        print(line.replace("carbon:", f"carbon: {who} is", 1), file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from pytest_carbon.measure.protocol import Protocol
 from pytest_carbon.measure.together import ALONE
 from pytest_carbon.plugin.locking import Locking
 from pytest_carbon.plugin.processes.messages import Brought
+from pytest_carbon.plugin.ranks import turns
 from pytest_carbon.plugin.ranks.leading import Leading
 from pytest_carbon.records import Calibration, CarbonIntensity, Machine, Measurement, Settings, UsageProblem
 
@@ -69,6 +71,8 @@ class Measuring:
             company=company,
         )
         self._ranks = ranks
+        self._unlocked: str | None = None
+        """Why the running test may not measure on some node."""
         if ranks is not None:
             ranks.lead.machines, ranks.lead.g_per_j = self._rig.machines, intensity.emissions_g(1.0)
         if ranks is not None and (uncounted := [d for d in self._rig.gated if d.family != "gpu"]):
@@ -98,12 +102,14 @@ class Measuring:
     @property
     def unlocked(self) -> str | None:
         """Say why the running test may not measure: another run does, on the same device."""
-        return self._locking.failure
+        return self._locking.failure if self._ranks is None else self._unlocked
 
     def begin(self, test: str) -> None:
         """Take the locks of the devices for a test that measures."""
         with undone():
-            if self._locking.hold(self._rig.contended, test):
+            if self._ranks is not None:
+                self._unlocked = self._ranks.begin(test, functools.partial(turns.take, self._locking, self._rig))
+            elif self._locking.hold(self._rig.contended, test):
                 self._rig.taken_over()
                 self._shared = self._shared or self._held
             self._held = True

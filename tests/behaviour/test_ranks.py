@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -512,3 +513,87 @@ def test_nodes_measure_together(
     for node, watts in enumerate((70, 80)):
         says = f"node {node}: the ranks see gpu:2 and hold no context there, so no figure has them (together {watts} W"
         assert says in run.text
+
+
+TWO_RUNS = (
+    NODES.partition("def test_calls")[0]
+    + """
+@pytest.fixture(scope="module")
+def began():
+    yield print(f"rank {RANK} has begun", flush=True)
+
+def test_first(began, carbon):
+    carbon(work)
+
+def test_unmeasured():
+    pass
+"""
+)
+
+
+TWO_GPUS = ("GPU-00000000", "GPU-01000000")
+HOLDER = """
+import time
+from pytest_carbon.host import locks
+
+held = locks.Locks(locks.folder(), "another run")
+held.acquire(["{uuid}"], "test_other")
+print("held", flush=True)
+time.sleep(100)
+"""
+
+
+@contextmanager
+def two_nodes(
+    pytester: pytest.Pytester, folder: Path, library: Path, *args: str, uuids: Sequence[str] = TWO_GPUS
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two torchruns of one rank each on this host, with a GPU each."""
+    rendezvous = ("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=a")
+    with ExitStack() as stack:
+        processes = []
+        for node, uuid in enumerate(uuids):
+            own = [SimulatedGpu(period_s=0.02, uuid=uuid)]
+            sim = stack.enter_context(simulated_gpus(folder / str(node), library, own))
+            more = (*rendezvous, "--local-addr=127.0.0.1", f"--rdzv-conf=is_host={1 - node}")
+            processes.append(stack.enter_context(started(pytester.path, 1, args, sim=sim, more=more)))
+        yield processes
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("node", [0, 1])
+def test_another_run_on_a_node_is_waited_for(
+    pytester: pytest.Pytester, tmp_path: Path, nvml_library: Path, node: int
+) -> None:
+    """The GPUs of each node are locked there, before a rank begins; held for too long, they fail the test by name."""
+    pytester.makepyfile(test_it=TWO_RUNS)
+    options = ("--carbon-lock-timeout=4", "--carbon-rank-timeout=2")
+    with running([sys.executable, "-c", HOLDER.format(uuid=TWO_GPUS[node])]) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with two_nodes(pytester, tmp_path, nvml_library, *options) as processes:
+            outs = [process.communicate(timeout=100)[0] for process in processes]
+    run = Ended(max(process.returncode for process in processes), "".join(outs), report_in(pytester.path))
+    assert (run.status, run.outcomes()) == (1, {"test_first": "error"}), run.out
+    assert "1 passed, 1 error" in run.text
+    who = f"{TWO_GPUS[node]} held by pid {other.pid} (test_other)"
+    whose = ("", "rank 1: ")[node]
+    assert f"{whose}nothing was measured: after 4.0 s of waiting (--carbon-lock-timeout), {who}" in run.text
+    assert f"waiting for {who}, up to 4.0 s" in run.text
+    assert "has begun" not in run.text
+
+
+@pytest.mark.slow
+def test_a_gpu_that_two_nodes_count_is_refused(pytester: pytest.Pytester, tmp_path: Path, nvml_library: Path) -> None:
+    """Two torchruns on one machine are two nodes: the sum would have its GPU twice."""
+    pytester.makepyfile(test_it=TWO_RUNS)
+    with two_nodes(pytester, tmp_path, nvml_library, uuids=TWO_GPUS[:1] * 2) as processes:
+        outs = [process.communicate(timeout=100)[0] for process in processes]
+    run = Ended(processes[0].returncode, "".join(outs), report_in(pytester.path))
+    assert (run.status, run.outcomes()) == (1, {"test_first": "error"}), run.out
+    assert "rank 1: nothing was measured: another node of this run counts GPU-00000000, too" in run.text

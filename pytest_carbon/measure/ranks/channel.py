@@ -101,11 +101,11 @@ class Hub:
     def ranks(self) -> list[int]:
         return list(self._lines)
 
-    def tell(self, message: Message) -> None:
-        """Send a message to all that are there."""
+    def tell(self, message: Message, only: int | None = None) -> None:
+        """Send a message to all that are there, or to one of them."""
         data = messages.encode(message)
         for rank, line in self._lines.items():
-            if rank not in self.lost:
+            if rank not in self.lost and only in (None, rank):
                 try:
                     line.send(data)
                 except OSError:

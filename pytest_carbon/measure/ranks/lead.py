@@ -27,6 +27,7 @@ class Lead:
         """Those of this run, by id; takes those over several nodes, too."""
         self.g_per_j: float | None = None
         self._notes: dict[int, tuple[str, ...]] = {}
+        self._lacks: dict[int, str] = {}
         self._counts = False
         """Whether what the others do is measured."""
         self._owed = False
@@ -111,7 +112,12 @@ class Lead:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about the other nodes for the report."""
-        return tuple(note for notes in self._notes.values() for note in notes)
+        return (*(note for notes in self._notes.values() for note in notes), *self._lacks.values())
+
+    def note_locks(self, rank: int, node: int, lacks: str | None) -> None:
+        """Keep why another node has no locks for the report."""
+        if lacks is not None and node != self._node:
+            self._lacks[rank] = f"node {node}: {lacks}"
 
     def leave(self, why: str) -> None:
         """Let the others leave a measurement that this rank has left."""

@@ -86,6 +86,21 @@ class Agreed:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A test that measures is next: take the locks of the node's devices; ``held``: those of other nodes."""
+
+    test: str
+    held: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Run the next test, which measures; ``failed``: why it may not, by rank."""
+
+    failed: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The run is over, with this exit status."""
 
@@ -133,6 +148,15 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Holds:
+    """The locks of these devices are taken, or why not; ``lacks``: why there are no locks on this node."""
+
+    names: tuple[str, ...]
+    failure: str | None
+    lacks: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Says:
     """Something about itself, in JSON."""
 
@@ -156,11 +180,14 @@ Message = (
     | Left
     | Decided
     | Agreed
+    | Turn
+    | Begin
     | Status
     | Arrived
     | Rests
     | Result
     | Part
+    | Holds
     | Says
     | Ended
 )

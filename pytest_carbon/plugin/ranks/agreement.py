@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 
+import pytest
+
 from pytest_carbon.host.stdlib import json
 from pytest_carbon.measure.together import Place
+from pytest_carbon.plugin.waiting import measures
 from pytest_carbon.text import listing
+
+
+def ids(items: Sequence[pytest.Item]) -> list[str]:
+    """Return what ranks compare of their tests."""
+    return [f"{item.nodeid}{' (measures)' * measures(item)}" for item in items]
 
 
 def collected(ids: Sequence[str], failed: int) -> str:
@@ -44,9 +52,9 @@ def difference(said: Sequence[str]) -> str:
 
 def place_form(place: Place) -> str:
     visible = list(place.visible) if place.visible is not None else None
-    return json.dumps([place.rank, place.node, place.reads, place.pid, visible, dict(place.environ)])
+    return json.dumps([place.rank, place.node, place.reads, place.pid, place.host, visible, dict(place.environ)])
 
 
 def place_of(text: str) -> Place:
-    rank, node, reads, pid, visible, environ = json.loads(text)
-    return Place(rank, node, reads, pid, None if visible is None else tuple(visible), environ)
+    rank, node, reads, pid, host, visible, environ = json.loads(text)
+    return Place(rank, node, reads, pid, host, None if visible is None else tuple(visible), environ)

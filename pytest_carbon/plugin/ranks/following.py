@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Generator, Sequence
 from types import FrameType
@@ -23,9 +24,10 @@ from pytest_carbon.plugin import foreign
 from pytest_carbon.plugin.carbons import Carbons, tasks_of
 from pytest_carbon.plugin.fixture import Carbon
 from pytest_carbon.plugin.ids import test_id
+from pytest_carbon.plugin.locking import Locking, on_stderr
 from pytest_carbon.plugin.measuring import protocol_of
 from pytest_carbon.plugin.place import Listener
-from pytest_carbon.plugin.ranks import agreement, parts
+from pytest_carbon.plugin.ranks import agreement, parts, turns
 from pytest_carbon.plugin.ranks.leading import here
 from pytest_carbon.plugin.waiting import Test, measures
 from pytest_carbon.records import CarbonError, CarbonIntensity, Settings
@@ -46,6 +48,9 @@ class Following:
         self._session: pytest.Session | None = None
         self._follower: Follower | None = None
         self._rig: Rig | None = None
+        self._locking: Locking | None = None
+        self._unlocked: str | None = None
+        """Why the running test may not measure."""
         self._held: tuple[str, ...] = ()
         """The UUIDs of the GPUs on which any rank holds a context."""
         self._ended = False
@@ -76,8 +81,11 @@ class Following:
     def _open(self, places: Sequence[Place]) -> None:
         """Make what takes part in measurements; on a node without rank 0, one rank reads the GPUs."""
         hook = self._config.hook
+        say = functools.partial(on_stderr, self._config, f"rank {self.me.rank}")
+        self._locking = Locking(self._config, self._settings.lock_timeout_s, say)
         wait = [wait for wait in hook.pytest_carbon_synchronise(config=self._config) if wait]
-        common: dict[str, Any] = {"synchronise": devices.synchroniser(wait), "held": devices.context_uuids}
+        self._synchronise = devices.synchroniser(wait)
+        common: dict[str, Any] = {"synchronise": self._synchronise, "held": devices.context_uuids}
         if not self.me.reads or self.me.node == 0 or not self._tests:
             self._follower = Follower(self.spoke, **common, machine="")
             return
@@ -116,7 +124,7 @@ class Following:
     @pytest.hookimpl(trylast=True)
     @undone.during
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        ids = [item.nodeid for item in session.items]
+        ids = agreement.ids(session.items)
         if not agreement.same(self._agree(agreement.collected(ids, session.testsfailed))):
             self._agree(json.dumps([ids, session.testsfailed]))
         for item in session.items:
@@ -135,8 +143,30 @@ class Following:
         finally:
             if self._rig is not None:
                 self._rig.close()
+            if self._locking is not None:
+                self._locking.close()
         self._end()
         return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Begin a test that measures once all nodes hold the locks of their devices."""
+        assert self._locking is not None
+        with undone():
+            self._unlocked = self._begin(item.nodeid) if test_id(item) in self._tests else None
+            if self._unlocked is None:  # while it waits, it rests
+                self._locking.work()
+        try:
+            return (yield)
+        finally:
+            with undone(), contextlib.suppress(Exception):  # a device that the test has broken
+                self._synchronise()
+            self._locking.rest()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        if self._unlocked is not None:
+            pytest.fail(self._unlocked, pytrace=False)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -185,6 +215,16 @@ class Following:
         if not self._ended:
             self._ended = True
             self.spoke.answer(messages.Ended(self._why))
+
+    def _begin(self, test: str) -> str | None:
+        """Take the locks of this node when rank 0 says so; return why the test may not measure."""
+        try:
+            while not isinstance(message := self._hear(), messages.Begin):
+                if isinstance(message, messages.Turn) and self._locking is not None and self._rig is not None:
+                    self.spoke.answer(turns.take(self._locking, self._rig, message))
+        except RankLost as lost:
+            raise pytest.exit.Exception(str(lost), 1) from None
+        return parts.unlocked(message)
 
     def _agree(self, own: str) -> tuple[str, ...]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Generator, Sequence
 from types import FrameType
@@ -73,7 +74,7 @@ class Leading:
     @undone.during
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Refuse ranks that collected different tests."""
-        ids = [item.nodeid for item in session.items]
+        ids = agreement.ids(session.items)
         said = self._agree(agreement.collected(ids, session.testsfailed))
         if not agreement.same(said):
             self._agree(json.dumps([ids, session.testsfailed]), agreement.difference)
@@ -105,6 +106,41 @@ class Leading:
                 self._carried, self.lead.absent = {}, frozenset()
             parts.fail(report, failed, apart, 0)
         return report
+
+    def begin(self, test: str, take: Callable[[messages.Turn], messages.Holds]) -> str | None:
+        """Let each node take the locks of its devices, and then all ranks begin a test that measures.
+
+        One node after another, in an order that is the same in all runs, so that no two runs wait for each other.
+        Return why the test may not measure.
+        """
+        held: list[str] = []
+        failed: dict[int, str] = {}
+        limit_s = self._settings.lock_timeout_s + self._settings.rank_timeout_s
+        for place in sorted((p for p in self.places if p.reads), key=lambda place: (place.host, place.node)):
+            turn = messages.Turn(test, tuple(held))
+            if place.rank == self.me.rank:
+                holds = take(turn)
+            else:
+                self.hub.tell(turn, only=place.rank)
+                holds = self._holds(place.rank, test, limit_s)
+            if holds.failure is not None:
+                failed[place.rank] = holds.failure
+                break
+            held += holds.names
+            self.lead.note_locks(place.rank, place.node, holds.lacks)
+        begin = messages.Begin({str(rank): why for rank, why in failed.items()})
+        self.hub.tell(begin)
+        return parts.unlocked(begin)
+
+    def _holds(self, rank: int, test: str, limit_s: float) -> messages.Holds:
+        try:
+            message = self.hub.next(rank, f"the beginning of {test}", limit_s)
+        except RankLost as lost:
+            raise self._over(str(lost)) from None
+        if isinstance(message, messages.Holds):
+            return message
+        why = message.why if isinstance(message, messages.Ended) else ""
+        raise self._over(f"rank {rank} ended its run before {test}: {why or 'it says no more'}")
 
     def ended(self) -> list[str]:
         """Wait until all ranks have run their last test; say which stopped early."""
@@ -230,4 +266,4 @@ def here(me: Rank) -> Place:
     names = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
     environ = {name: os.environ[name] for name in names if name in os.environ}
     visible = devices.torch_uuids() if "torch" in sys.modules else None
-    return Place(me.rank, me.node, me.reads, os.getpid(), visible, environ)
+    return Place(me.rank, me.node, me.reads, os.getpid(), socket.gethostname(), visible, environ)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from _pytest._code.code import ReprFileLocation, TerminalRepr
 
-from pytest_carbon.measure.ranks.messages import Part
+from pytest_carbon.measure.ranks.messages import Begin, Part
 from pytest_carbon.measure.together import RanksApart
 from pytest_carbon.text import listing
 
@@ -43,6 +43,11 @@ def fail(report: pytest.TestReport, failed: Mapping[int, str], apart: Collection
     report.outcome = "failed"
     text = "\n\n".join(f"{named([rank])}:\n{text}" for rank, text in causes.items())
     report.longrepr = _shown(report, text, f"it failed on {names}")
+
+
+def unlocked(begin: Begin) -> str | None:
+    """Say why a test may not measure: the locks of a node are not free."""
+    return next((f"rank {rank}: {why}" if rank != "0" else why for rank, why in begin.failed.items()), None)
 
 
 def named(ranks: Any) -> str:

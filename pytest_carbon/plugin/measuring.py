@@ -120,6 +120,8 @@ class Measuring:
 
     def end(self, *, measures: bool) -> None:
         if measures:
+            if self._ranks is not None:  # an interrupted test waits for no other rank
+                self._ranks.lead.leave("rank 0 has left this measurement: its test was interrupted")
             with undone(), contextlib.suppress(Exception):  # a device that the test has broken
                 self._rig.synchronise()
         self._locking.rest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -597,3 +598,43 @@ def test_a_gpu_that_two_nodes_count_is_refused(pytester: pytest.Pytester, tmp_pa
     run = Ended(processes[0].returncode, "".join(outs), report_in(pytester.path))
     assert (run.status, run.outcomes()) == (1, {"test_first": "error"}), run.out
     assert "rank 1: nothing was measured: another node of this run counts GPU-00000000, too" in run.text
+
+
+INTERRUPTED = (
+    GROUP
+    + """
+def test_first(carbon):
+    carbon(work)
+
+def test_long(carbon):
+    with carbon.window():
+        if RANK == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(8 * RANK)
+"""
+)
+
+
+@pytest.mark.slow
+def test_an_interrupted_rank_waits_for_no_other(
+    torchrun: Torchrun, pytester: pytest.Pytester, nvml_library: Path
+) -> None:
+    """Rank 0 reports at once; the others end, with its status, where they come to it next."""
+    pytester.makepyfile(test_it=INTERRUPTED)
+    with simulated_gpus(pytester.path, nvml_library, gpus(2)) as sim:
+        run = torchrun(2, "--carbon-rank-timeout=60", sim=sim)
+    assert run.outcomes() == {"test_first": "passed"}
+    assert run.text.count("exitcode : 2 (pid:") == 2, run.out
+    (summary,) = re.findall(r"1 passed in ([\d.]+)s", run.text)
+    assert float(summary) < 7
+
+
+@pytest.mark.slow
+def test_all_ranks_stop_at_the_first_failure(torchrun: Torchrun, pytester: pytest.Pytester, nvml_library: Path) -> None:
+    """With ``-x``; none of them is said to have stopped by itself."""
+    pytester.makepyfile(
+        test_it=GROUP + "def test_a(carbon):\n    carbon(work)\n    assert RANK != 1\ndef test_b(): pass\n"
+    )
+    with simulated_gpus(pytester.path, nvml_library, gpus(2)) as sim:
+        run = torchrun(2, "-x", sim=sim)
+    assert (run.status, "1 failed in" in run.text, "stopped before the end" in run.text) == (1, True, False), run.out

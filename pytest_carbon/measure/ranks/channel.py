@@ -220,14 +220,14 @@ class Spoke:
             raise RankLost("rank 0 has ended before the run was over") from None
 
     def hear(self) -> Message:
-        """Wait for the next message, as long as rank 0 is there."""
+        """Wait for the next message, as long as rank 0 is there; the status that ends the run stays the next one."""
         while not self._came:
             ready, _, _ = select.select([self._line], [], [], SLICE_S)
             if ready:
                 if (new := self._line.read()) is None:
                     raise RankLost("rank 0 has ended before the run was over")
                 self._came += new
-        return self._came.popleft()
+        return self._came[0] if isinstance(self._came[0], messages.Status) else self._came.popleft()
 
 
 def listen(me: Rank, timeout_s: float, stop: Callable[[str], None]) -> Hub:

@@ -143,8 +143,9 @@ class Leading:
         raise self._over(f"rank {rank} ended its run before {test}: {why or 'it says no more'}")
 
     def ended(self) -> list[str]:
-        """Wait until all ranks have run their last test; say which stopped early."""
+        """Wait until all ranks have run their last test; say which stopped early, and rank 0 did not."""
         problems: list[str] = []
+        stops = self._session is not None and (self._session.shouldfail or self._session.shouldstop)  # -x, on all ranks
         for rank in self.hub.ranks:
             try:
                 message = self.hub.next(rank, "the end of the tests")
@@ -152,7 +153,7 @@ class Leading:
                 return [*problems, str(lost)]
             if isinstance(message, messages.Ended):
                 self._ended.add(rank)
-                if message.why:
+                if message.why and not stops:
                     problems.append(f"rank {rank} stopped before the end of the tests: {message.why}")
             else:
                 problems.append(f"rank {rank} runs further tests, which rank 0 does not run")

@@ -29,5 +29,5 @@ def test_the_first_difference_is_named(others: tuple[list[str], int], says: str)
 
 @pytest.mark.parametrize("visible", [None, (), ("GPU-1", "GPU-2")])
 def test_a_place_arrives_as_it_is(visible: tuple[str, ...] | None) -> None:
-    place = Place(3, 1, True, 4711, visible, {"CUDA_VISIBLE_DEVICES": "1"})
+    place = Place(3, 1, True, 4711, "node-b", visible, {"CUDA_VISIBLE_DEVICES": "1"})
     assert place_of(place_form(place)) == place

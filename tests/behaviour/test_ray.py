@@ -349,7 +349,7 @@ def test_a_connection_to_another_cluster_is_refused(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, variables: None
 ) -> None:
     """A conftest file may have made one: the tests would run there, whatever the option names."""
-    pytester.makepyfile(test_it="def test_it(carbon):\n    carbon(sum, [1])\n")
+    pytester.makepyfile(test_it="from battery import draw\n\ndef test_it(carbon):\n    carbon(draw, 1.0)\n")
     pytester.makeconftest(
         "def pytest_sessionstart(session):\n"
         "    import ray\n"

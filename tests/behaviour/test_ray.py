@@ -345,6 +345,25 @@ def test_a_cluster_that_cannot_run_it_is_refused(
     assert "run the same versions of Ray and Python here and on the cluster" in run.errors
 
 
+def test_a_connection_to_another_cluster_is_refused(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, variables: None
+) -> None:
+    """A conftest file may have made one: the tests would run there, whatever the option names."""
+    pytester.makepyfile(test_it="from battery import draw\n\ndef test_it(carbon):\n    carbon(draw, 1.0)\n")
+    pytester.makeconftest(
+        "def pytest_sessionstart(session):\n"
+        "    import ray\n"
+        "    if session.config.option.carbon_engine != 'local':  # as it is in a task's process\n"
+        "        ray.init(include_dashboard=False, logging_level='ERROR', object_store_memory=10**8)\n"
+    )
+    run = run_carbon("--carbon-engine=ray:192.0.2.1:6379", subprocess=True)
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--carbon-engine=ray:192.0.2.1:6379: this process is connected to the Ray cluster at " in run.errors
+    assert " and not to the one at 192.0.2.1:6379: connect to that one there, or give ray:" in run.errors
+    run = run_carbon("--carbon-engine=ray", subprocess=True)
+    assert (run.ret, run.outcomes()) == (0, {"passed": 1})
+
+
 @pytest.mark.slow
 def test_a_node_with_other_code_is_refused(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, cluster: RayCluster

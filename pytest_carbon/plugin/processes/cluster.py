@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import socket
 import sys
 import warnings
 from collections.abc import Collection, Generator, Mapping
@@ -49,6 +50,11 @@ class Cluster:
         """Whether this connection is to be closed, too: a conftest file may have made it."""
         if self._own:
             self._connect(address)
+        elif ":" in address and not _same(address, known := self._ray.get_runtime_context().gcs_address):
+            raise UsageProblem(
+                f"{self._flag}: this process is connected to the Ray cluster at {known} already, as by a conftest file,"
+                f" and not to the one at {address}: connect to that one there, or give ray:{known}"
+            )
         self.needs, self.slots = self._fit(gpus_per_worker)
         # The worker itself never uses the GPU, so it may run the next task, too.
         self._play = self._ray.remote(max_retries=RETRIES, max_calls=0, **self.needs)(_task)
@@ -181,6 +187,14 @@ def _known(variable: str) -> str:
     except ValueError as error:
         raise UsageProblem(f"RAY_ADDRESS={variable}: {error}") from None
     return variable
+
+
+def _same(one: str, other: str) -> bool:
+    """Tell whether two addresses are of one server, as far as names can be resolved."""
+    (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
+    with contextlib.suppress(OSError):
+        return port == other_port and socket.gethostbyname(host) == socket.gethostbyname(other_host)
+    return one == other
 
 
 def _import(flag: str) -> Any:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -61,19 +60,12 @@ def slots(send: Callable[[], Any], concurrency: int, timeout: float) -> Slots:
     return Slots(send, concurrency, timeout)
 
 
-def once(send: Callable[[], Any]) -> Any:
-    """Send one request, and return its answer, of a stream its parts; nothing is measured."""
-    import asyncio
-
-    async def received(answer: Any) -> Any:
-        if inspect.isawaitable(answer):
-            answer = await answer
-        return [part async for part in answer] if hasattr(answer, "__aiter__") else answer
-
-    answer = send()
-    if inspect.isawaitable(answer) or hasattr(answer, "__aiter__"):
-        answer = asyncio.run(received(answer))
-    return list(answer) if isinstance(answer, Iterator) else answer
+def once(sender: Slots) -> Any:
+    """Send one request, and return its answer, of a stream its parts; nothing is measured. Raises what it raised."""
+    sender.first()
+    if sender.error is not None:
+        raise sender.error
+    return sender.answer
 
 
 def measured(measurer: Any, name: str, sender: Slots, concurrency: int, protocol: Protocol, server: Any) -> Measurement:

@@ -240,9 +240,9 @@ class Carbon:
         self._claim(name)
         self._open = name
         try:
-            if self._measurer is None:
-                return driving.once(send)
             with driving.slots(send, concurrency, timeout) as slots:
+                if self._measurer is None:
+                    return driving.once(slots)
                 measured = driving.measured(
                     self._measurer,
                     name,

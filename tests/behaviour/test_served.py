@@ -22,6 +22,8 @@ from conftest import CarbonRunner, Run
 from extras import library
 from faults import STEPPED, records, simulated_gpus
 
+from pytest_carbon import openai_chat
+from pytest_carbon.records import UsageProblem
 from simulation import SimulatedGpu
 
 WATTS = {0: 70, 1: 130, 2: 180, 4: 250}
@@ -313,6 +315,33 @@ def test_it(carbon):
     assert sent == [1]
 """)
     assert run_carbon(carbon=False).outcomes() == {"passed": 1}
+
+
+@pytest.mark.parametrize("how", ["def send(): time.sleep(100)", "async def send(): await asyncio.sleep(100)"])
+def test_without_the_switch_a_request_has_its_time_limit_too(
+    run_carbon: CarbonRunner, pytester: pytest.Pytester, how: str
+) -> None:
+    """And what it raises is what the test sees."""
+    pytester.makepyfile(f"""
+import asyncio, time
+import pytest
+
+{how}
+
+def test_it(carbon):
+    with pytest.raises(TimeoutError, match="not answered in full within 0.2 s"):
+        carbon.drive(send, concurrency=9, timeout=0.2)
+
+def test_an_error(carbon):
+    with pytest.raises(KeyError, match="none"):
+        carbon.drive(lambda: {{}}["none"], concurrency=9)
+""")
+    assert run_carbon(carbon=False).outcomes() == {"passed": 2}
+
+
+def test_no_prompt_is_refused() -> None:
+    with pytest.raises(UsageProblem, match=r"prompt=\[\] is not possible: it is a text, or several, one at least"):
+        openai_chat("http://127.0.0.1:8000", "a", [])
 
 
 @pytest.mark.slow

@@ -41,12 +41,15 @@ class openai_chat:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageProblem(f"url={url!r} is not possible: it is the address of a server, http://127.0.0.1:8000")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            raise UsageProblem(f"prompt={prompt!r} is not possible: it is a text, or several, one at least")
         self.url = url
         self._secure = parts.scheme == "https"
         self._host, self._port = parts.hostname, parts.port
         path = parts.path.rstrip("/")
         self._path = path if path.endswith("/chat/completions") else f"{path or '/v1'}/chat/completions"
-        self._prompts = itertools.cycle([prompt] if isinstance(prompt, str) else list(prompt))
+        self._prompts = itertools.cycle(prompts)
         self._timeout_s = timeout
         self._headers = {"Content-Type": "application/json", "Connection": "close"}
         if api_key is not None:

@@ -25,7 +25,9 @@ STEP_S = 0.02
 _OPEN_TRIES = 50
 """Another user's file is open to all an instant after it was made."""
 _SIZE = 512
-"""Of what a file says."""
+"""Of what a process says of itself."""
+_PLACE = 4096
+"""For a holder in a file."""
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
 """What reading it may raise: all users may write it."""
 
@@ -68,7 +70,7 @@ class Locks:
         self._run = run
         self._pid = os.getpid()
         self._began = _began(self._pid) or ""
-        self._held: list[str] = []
+        self._held: list[tuple[str, int]] = []
         # A test may run pytest in this process: to close a file would give back what the test holds.
         first = next((locks for locks in _FIRST if (locks._place, locks._pid) == (place, self._pid)), None)
         self._is_first = first is None
@@ -101,22 +103,21 @@ class Locks:
         """Take locks, in the order of their names; return whether another process has held one since.
 
         ``wait`` is called at each step of waiting, with the name of the lock, its holder, and for how long this one has
-        held it meanwhile; an exception in it gives back what was taken. What a process holds that has
-        started this one is left to it: it waits for this one.
+        held it meanwhile; an exception in it gives back what was taken. A process waits for those that it
+        has started: these take turns with each other, on a level of their own.
         """
         others = False
         try:
             for name in sorted(set(names) - self._taken):
                 turn = self._turns.get(name, 0) + 1
                 own = Holder(self._pid, self._run, what[:200], turn, self._began)
-                if not self._take(name, own, wait):
-                    continue
-                self._held.append(name)
+                level = self._take(name, own, wait)
+                self._held.append((name, level))
                 self._taken.add(name)
-                last = self._holder(name)
+                last = self._holder(name, level)
                 others = others or last is None or last.process != own.process
                 self._turns[name] = turn
-                _write(self._files[name], own)
+                _write(self._files[name], own, level)
         except OSError as error:
             self.release()
             raise LockFault(f"{self._place}: the lock of {name} cannot be written: {error.strerror}") from error
@@ -130,8 +131,9 @@ class Locks:
         if os.getpid() != self._pid:
             return  # a test has forked this process, which holds none of them
         while self._held:
-            self._taken.discard(name := self._held.pop())
-            fcntl.lockf(self._files[name], fcntl.LOCK_UN)
+            name, level = self._held.pop()
+            self._taken.discard(name)
+            _give_back(self._files[name], level)
 
     def rest(self) -> None:
         """Note that this process does nothing on any device from now on."""
@@ -174,8 +176,11 @@ class Locks:
                 self._files[key] = _open(path)
         return self._files[name], self._files[f"{name} next"]
 
-    def _take(self, name: str, own: Holder, wait: Callable[[str, Holder | None, float], None]) -> bool:
-        """Take a lock in turn: a process that gives it back and wants it again comes after one that waits."""
+    def _take(self, name: str, own: Holder, wait: Callable[[str, Holder | None, float], None], level: int = 0) -> int:
+        """Take a lock in turn, and return its level: how many ancestors hold it, too.
+
+        A process that gives it back and wants it again comes after one that waits.
+        """
         try:
             lock, following = self._name(name)
         except OSError as error:
@@ -184,29 +189,30 @@ class Locks:
         since_s = time.perf_counter()
         try:
             for file in (following, lock):
-                while not _try(file):
-                    if (holder := self._before(name, file)) != seen:
+                while not _try(file, level):
+                    if (holder := self._before(name, file, level)) != seen:
                         seen, since_s = holder, time.perf_counter()
                         if seen is not None and seen.process in _ancestors():
-                            return False
+                            _give_back(following, level)
+                            return self._take(name, own, wait, level + 1)
                     wait(name, seen, time.perf_counter() - since_s)
                     time.sleep(STEP_S)
                 if file is following:
-                    _write(following, own)
+                    _write(following, own, level)
         finally:
-            fcntl.lockf(following, fcntl.LOCK_UN)
-        return True
+            _give_back(following, level)
+        return level
 
-    def _before(self, name: str, file: int) -> Holder | None:
+    def _before(self, name: str, file: int, level: int) -> Holder | None:
         """Return who holds a lock; or who could take it next, and does not, as where the process is suspended."""
-        if file != (lock := self._files[name]) and _try(lock):
-            fcntl.lockf(lock, fcntl.LOCK_UN)
-            return self._holder(f"{name} next")
-        return self._holder(name)
+        if file != (lock := self._files[name]) and _try(lock, level):
+            _give_back(lock, level)
+            return self._holder(f"{name} next", level)
+        return self._holder(name, level)
 
-    def _holder(self, name: str) -> Holder | None:
+    def _holder(self, name: str, level: int) -> Holder | None:
         try:
-            return Holder(**_read(self._files[name]))
+            return Holder(**_read(self._files[name], level))
         except _UNREADABLE:  # nobody has held it
             return None
 
@@ -215,12 +221,16 @@ _FIRST: weakref.WeakSet[Locks] = weakref.WeakSet()
 """Those that have opened the files, one a process and folder."""
 
 
-def _try(file: int) -> bool:
+def _try(file: int, level: int = 0) -> bool:
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, level)
     except (BlockingIOError, PermissionError):  # POSIX allows both
         return False
     return True
+
+
+def _give_back(file: int, level: int) -> None:
+    fcntl.lockf(file, fcntl.LOCK_UN, 1, level)
 
 
 def _make(place: str) -> None:
@@ -260,14 +270,12 @@ def _open(path: str) -> int:
     raise FileNotFoundError(2, f"{path} comes and goes")
 
 
-def _write(file: int, holder: Holder) -> None:
-    text = json.dumps(holder._asdict()).encode()
-    os.pwrite(file, text.ljust(_SIZE) if len(text) <= _SIZE else text, 0)
-    os.ftruncate(file, max(len(text), _SIZE))
+def _write(file: int, holder: Holder, level: int) -> None:
+    os.pwrite(file, json.dumps(holder._asdict()).encode().ljust(_PLACE), level * _PLACE)
 
 
-def _read(file: int) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(os.pread(file, 8 * _SIZE, 0))
+def _read(file: int, level: int = 0) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(os.pread(file, _PLACE, level * _PLACE))
     return data
 
 

@@ -35,9 +35,9 @@ def other(place: str) -> Iterator[Callable[..., Any]]:
     def run(do: Callable[[Locks, Any], None]) -> Any:
         here, there = fork.Pipe()
         if (child := os.fork()) == 0:
-            between = os.getpid()
+            parent = os.getpid()
             if os.fork() == 0:
-                while os.getppid() == between:  # until then this process has ancestors
+                while os.getppid() == parent:  # through which this is a child of the test's process
                     time.sleep(0.001)
                 there.send(os.getpid())
                 do(Locks(place, "another run"), there)
@@ -129,6 +129,24 @@ def test_what_an_ancestor_holds_is_left_to_it(place: str) -> None:
     child.start()
     assert here.recv() == []
     child.join()
+    locks.close()
+
+
+def test_what_a_holder_has_started_takes_turns(place: str) -> None:
+    """As the workers of a run inside a measured test."""
+    locks = Locks(place, "this run")
+    locks.acquire(["GPU-a"], "a test")
+    here, there = fork.Pipe()
+    inner = fork.Process(target=lambda: (hold(Locks(place, "a run inside"), there), time.sleep(60)))
+    inner.start()
+    holder = here.recv()
+    beside = fork.Process(target=lambda: there.send(waits(Locks(place, "a run inside"))))
+    beside.start()
+    name, seen = here.recv()[-1]
+    assert (name, seen[:3]) == ("GPU-a", (holder, "a run inside", "its test"))
+    inner.kill()
+    for process in (inner, beside):
+        process.join()
     locks.close()
 
 
@@ -231,7 +249,7 @@ def test_processes_killed_at_random_never_overlap() -> None:
     """The benchmark has a thousand windows."""
     windows, killed = killed_at_random(100, seed=3)
     assert len(windows) >= 100
-    assert killed
+    assert len(killed) >= 3
     assert overlaps(windows, killed) == 0
 
 

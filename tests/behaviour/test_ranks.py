@@ -638,3 +638,22 @@ def test_all_ranks_stop_at_the_first_failure(torchrun: Torchrun, pytester: pytes
     with simulated_gpus(pytester.path, nvml_library, gpus(2)) as sim:
         run = torchrun(2, "-x", sim=sim)
     assert (run.status, "1 failed in" in run.text, "stopped before the end" in run.text) == (1, True, False), run.out
+
+
+@pytest.mark.slow
+def test_other_windows_are_refused(torchrun: Torchrun, pytester: pytest.Pytester, nvml_library: Path) -> None:
+    """A figure has the name, and is divided by the calls, that rank 0 gives: the others must mean the same."""
+    pytester.makepyfile(
+        test_it=GROUP
+        + """
+@pytest.mark.parametrize(("name", "calls"), [("ab"[RANK == 1], 2), ("a", 2 + 2 * (RANK == 1)), ("a", 2)], ids="ncs")
+def test_it(carbon, name, calls):
+    with carbon.window(name, calls=calls):
+        work()
+"""
+    )
+    with simulated_gpus(pytester.path, nvml_library, gpus(2)) as sim:
+        run = torchrun(2, sim=sim)
+    assert list(run.outcomes().values()) == ["failed", "failed", "passed"], run.out
+    assert "rank 0 measures a window 'a' of calls=2 here, and rank 1 a window 'b' of calls=2: all" in run.text
+    assert "rank 0 measures a window 'a' of calls=2 here, and rank 1 a window 'a' of calls=4: all" in run.text

@@ -95,7 +95,7 @@ class Follower:
     def window_end(self, name: str, opened: object, calls: int, protocol: Protocol) -> Measurement:
         """Say that the code has run, and take over what was measured."""
         with undone(look=False):  # to look for patches takes time, and the window lasts until all have said it
-            self._rest()
+            self._rest(name, calls)
         return self._measured(protocol)
 
     @undone.during
@@ -116,9 +116,9 @@ class Follower:
         self._synchronise()
         self._spoke.answer(messages.Arrived(kind, name, self._held()))
 
-    def _rest(self) -> None:
+    def _rest(self, window: str | None = None, calls: float | None = None) -> None:
         self._synchronise()
-        self._spoke.answer(messages.Rests(self._held()))
+        self._spoke.answer(messages.Rests(self._held(), window, calls))
 
     def _other(self, message: Message, protocol: Protocol) -> None:
         """Take a message about a window. Raises RanksApart where rank 0 has left the measurement."""

@@ -27,6 +27,8 @@ class Lead:
         """Those of this run, by id; takes those over several nodes, too."""
         self.g_per_j: float | None = None
         self._notes: dict[int, tuple[str, ...]] = {}
+        self._windows: dict[int, tuple[str | None, float | None]] = {}
+        """Name and calls of the window that each rank has ended."""
         self._lacks: dict[int, str] = {}
         self._counts = False
         """Whether what the others do is measured."""
@@ -83,11 +85,18 @@ class Lead:
                 self._missed(rank, message)
             else:
                 self.held[rank] = message.held
+                self._windows[rank] = message.window, message.calls
         if self.readers and self._counts:
             self._hub.tell(messages.AllRest())
 
     def finish(self, measurement: Measurement, calls: int | None = None) -> Measurement:
         self.wait()
+        for rank, (name, said) in self._windows.items() if calls is not None else ():
+            if name is not None and (name, said) != (measurement.name, calls):
+                self._apart(
+                    f"rank 0 measures a window {measurement.name!r} of calls={calls:g} here, and rank {rank} a window"
+                    f" {name!r} of calls={said:g}: all ranks must measure the same, in the same order"
+                )
         if self.readers and measurement.failure is None:
             measurement = self._with_nodes(measurement, calls)
         self.open = self._owed = False

@@ -121,9 +121,11 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Rests:
-    """The calls are made, and the devices rest."""
+    """The calls are made, and the devices rest; ``window`` and ``calls``: of a window that has ended."""
 
     held: tuple[str, ...]
+    window: str | None = None
+    calls: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,8 @@ class Reader(Follower):
         self._rig.measurer.readings.refresh()
         super()._arrive(kind, name)
 
-    def _rest(self) -> None:
-        super()._rest()
+    def _rest(self, window: str | None = None, calls: float | None = None) -> None:
+        super()._rest(window, calls)
         self._rested_s = self._rig.measurer.readings.clock()
 
     def _told(self, message: Any, protocol: Protocol) -> None:

@@ -27,8 +27,8 @@ class Tree:
 
     root: str
     commit: str | None
-    files: Mapping[str, str]
-    """The hash of each test module and conftest file."""
+    files: Mapping[str, str | None]
+    """The hash of each test module and conftest file; None where it cannot be read, or is a folder."""
     boot: str | None
     """Of the machine that the run itself is on."""
 

@@ -62,7 +62,7 @@ class Spread:
         self._settings = settings
         self._cluster: Cluster | None = None
         self._commit: str | None = None
-        self._hashes: dict[str, str] = {}
+        self._hashes: dict[str, str | None] = {}
         self._places: dict[str, set[str]] = {}
         """The nodes that measured on each machine."""
         self.weights: Mapping[str, float] = {}
@@ -127,10 +127,9 @@ class Spread:
         """Describe the code of some tests."""
         plugins = self._config.pluginmanager.get_plugins()
         own = [str(path) for plugin in plugins if str(path := getattr(plugin, "__file__", "")).endswith("conftest.py")]
-        for path in dict.fromkeys([*(str(test.item.path) for test in tests), *own]):
-            if path not in self._hashes and (hash_ := stamp(path)) is not None:
-                self._hashes[path] = hash_
-        files = {path: self._hashes[path] for path in [*(str(test.item.path) for test in tests), *own]}
+        paths = dict.fromkeys([*(str(test.item.path) for test in tests), *own])
+        self._hashes.update({path: stamp(path) for path in paths if path not in self._hashes})
+        files = {path: self._hashes[path] for path in paths}
         return Tree(str(self._config.rootpath), self._commit, files, boot())
 
 

@@ -58,6 +58,12 @@ def test_a_node_needs_the_same_code(job: Job, tmp_path: Path) -> None:
     assert refused.text.endswith(f"cannot run the tests: it has no folder {tmp_path / 'gone'}{remedy}")
 
 
+def test_a_test_may_come_from_a_folder(job: Job, tmp_path: Path) -> None:
+    """As those of some plugins do: what has no content is not compared."""
+    assert stamp(str(tmp_path)) is None
+    assert lacking(job, Tree(str(tmp_path), None, {str(tmp_path): stamp(str(tmp_path))}, None)) is None
+
+
 def test_a_node_needs_the_same_commit(job: Job, tmp_path: Path) -> None:
     """Where both know it; a node without git, or a folder without a repository, has the same files."""
     assert lacking(job, Tree(str(tmp_path), "1a2b3c4d5e", {}, None)) is None

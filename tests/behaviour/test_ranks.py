@@ -657,3 +657,25 @@ def test_it(carbon, name, calls):
     assert list(run.outcomes().values()) == ["failed", "failed", "passed"], run.out
     assert "rank 0 measures a window 'a' of calls=2 here, and rank 1 a window 'b' of calls=2: all" in run.text
     assert "rank 0 measures a window 'a' of calls=2 here, and rank 1 a window 'a' of calls=4: all" in run.text
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_forked_child(torchrun: Torchrun, pytester: pytest.Pytester, nvml_library: Path) -> None:
+    """As without torchrun; the child does not take itself for the rank, and reports nothing."""
+    pytester.makepyfile(
+        test_it=GROUP
+        + """
+def test_it(carbon):
+    if (child := os.fork()) == 0:
+        time.sleep(20)
+        os._exit(0)
+    time.sleep(0.5)  # Python forgets a signal that comes while it forks
+    os.kill(child, signal.SIGTERM)
+    assert os.waitpid(child, 0)[1] == signal.SIGTERM
+    carbon(work)
+"""
+    )
+    with simulated_gpus(pytester.path, nvml_library, gpus(2)) as sim:
+        run = torchrun(2, sim=sim)
+    assert (run.status, run.outcomes()) == (0, {"test_it": "passed"}), run.out
+    assert "INTERNALERROR" not in run.out

@@ -28,7 +28,7 @@ from pytest_carbon.plugin.locking import Locking, on_stderr
 from pytest_carbon.plugin.measuring import protocol_of
 from pytest_carbon.plugin.place import Listener
 from pytest_carbon.plugin.ranks import agreement, parts, turns
-from pytest_carbon.plugin.ranks.leading import here
+from pytest_carbon.plugin.ranks.leading import at_sigterm, here
 from pytest_carbon.plugin.waiting import Test, measures
 from pytest_carbon.records import CarbonError, CarbonIntensity, Settings
 
@@ -65,7 +65,7 @@ class Following:
             self._spoke = channel.connect(self.me)
         except RankLost as lost:
             raise pytest.exit.Exception(str(lost), 1) from None
-        signal.signal(signal.SIGTERM, self._terminated)
+        at_sigterm(self._terminated)
 
     @property
     def spoke(self) -> Spoke:

@@ -51,7 +51,7 @@ class Leading:
         except RankLost as lost:
             raise self._over(str(lost)) from None
         self.lead = Lead(self._hub, self.me.node)
-        signal.signal(signal.SIGTERM, self._terminated)
+        at_sigterm(self._terminated)
 
     @property
     def hub(self) -> Hub:
@@ -260,6 +260,20 @@ class Leading:
 
 RANKS = pytest.StashKey[Leading]()
 """Only in the config of rank 0."""
+
+
+def at_sigterm(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Handle torchrun's SIGTERM; one to a child that a test has forked ends that child, and reports nothing."""
+    own = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == own:
+            handler(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, handle)
 
 
 def here(me: Rank) -> Place:

@@ -158,6 +158,7 @@ def test_a_mig_devices_energy_is_that_of_its_gpu(
     assert "is split by MIG: its energy is that of the whole GPU, all MIG devices together." in run.text
 
 
+@pytest.mark.slow
 def test_a_test_that_changes_it(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,6 +129,7 @@ def test_a_permission_that_is_refused_is_said(doctor: Doctor, simulated: Callabl
     )
 
 
+@pytest.mark.slow
 def test_gpus_that_are_there_are_examined_and_lost_ones_said(
     quick_doctor: Doctor,
     simulated: Callable[..., SimulatedNvml],

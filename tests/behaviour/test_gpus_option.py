@@ -86,6 +86,7 @@ def test_it(carbon):
     assert domains == (["gpu:1"] if count == 1 else ["gpu:0", "gpu:1", "gpu:2"])
 
 
+@pytest.mark.slow
 def test_a_gpu_that_an_earlier_test_opened(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

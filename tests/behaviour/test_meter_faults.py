@@ -161,6 +161,7 @@ def test_a_gpu_is_lost_from_the_start(run_carbon: CarbonRunner, pytester: pytest
     assert f"GPU 1 does not answer: NVML says 'GPU is lost'. {XID.format(1)}" in run.text
 
 
+@pytest.mark.slow
 def test_the_driver_is_reloaded_in_the_middle(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_date_that_is_frozen_while_a_conftest_file_is_imported(
     assert abs(datetime.now(UTC) - created) < timedelta(minutes=5)
 
 
+@pytest.mark.slow
 def test_a_frozen_run_that_hangs_is_ended(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """The time limit of fresh processes is real time."""
     pytester.makeconftest(f"def pytest_sessionstart(session):\n    {FREEZE['freezegun']}\n")

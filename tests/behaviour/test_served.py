@@ -409,6 +409,7 @@ def test_it(carbon):
     assert "elsewhere" not in [w["code"] for w in measured["warnings"]]
 
 
+@pytest.mark.slow
 def test_counted_work_skips_it(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """The work of another process is not seen."""
     installed("torch")

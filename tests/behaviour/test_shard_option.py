@@ -191,6 +191,7 @@ def test_a_shard_without_tests_passes_and_has_a_report(run_carbon: CarbonRunner)
     assert nothing.ret == 5
 
 
+@pytest.mark.slow
 def test_recorded_durations_balance_it(run_carbon: CarbonRunner, pytester: pytest.Pytester) -> None:
     """The three long ones are apart, though their ids are neighbours; the others weigh the median."""
     source = "import time, pytest\nfrom battery import draw\ndef slow():\n    draw(1.0)\n    time.sleep(0.15)\n"

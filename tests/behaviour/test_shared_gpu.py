@@ -211,6 +211,7 @@ def test_what_is_seen_while_work_runs(
         assert not records(pytester.path)
 
 
+@pytest.mark.slow
 def test_a_limit_that_changed_between_two_tests(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path
 ) -> None:
@@ -252,6 +253,7 @@ def test_it(carbon):
     assert warned(run) == {"throttled": True}
 
 
+@pytest.mark.slow
 def test_ones_own_children_are_no_strangers_nor_phantoms(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path
 ) -> None:
@@ -341,6 +343,7 @@ def test_it(carbon):
 IGNORED = "(ignored, by --carbon-ignore=shared-gpu)"
 
 
+@pytest.mark.slow
 def test_who_knows_better_ignores_a_warning_and_the_report_says_so(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

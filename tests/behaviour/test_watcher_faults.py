@@ -80,6 +80,7 @@ def test_it():
     assert LOST in run.text
 
 
+@pytest.mark.slow
 def test_stopped_for_a_while(run_carbon: CarbonRunner, pytester: pytest.Pytester, nvml_library: Path) -> None:
     """Starved of its processor during the work, it sees the counter again afterwards: the figure is right."""
     pytester.makepyfile(

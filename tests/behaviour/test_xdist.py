@@ -377,6 +377,7 @@ def test_workers_that_do_not_run_what_was_collected(
     assert run.report["exit_status"] == status
 
 
+@pytest.mark.slow_beyond(1)
 @pytest.mark.parametrize("apart", [("-n", "2"), ("-p", "no:xdist", "--carbon-sessions=2")], ids=" ".join)
 def test_the_path_of_a_report_that_the_run_itself_makes(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, apart: tuple[str, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import gc
+import itertools
 import os
 import signal
 import tempfile
@@ -29,9 +30,8 @@ pytest_plugins = ["pytester"]
 for variable in ("CI", *SERVICES):
     os.environ.pop(variable, None)
 
-# Every simulation has GPUs of the same ids: tests that run side by side would wait for each other.
 LOCKS = tempfile.TemporaryDirectory(prefix="locks-")
-os.environ["PYTEST_CARBON_LOCKS"] = LOCKS.name
+NUMBERS = itertools.count()
 
 # What an installed package has: a checkout's bytecode is not written by runs that write none, as most here, and then
 # each of a thousand processes compiles the package anew.
@@ -48,6 +48,11 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give each test locks of its own: every simulation has GPUs of the same ids, and tests run side by side."""
+    os.environ["PYTEST_CARBON_LOCKS"] = os.path.join(LOCKS.name, f"{os.getpid()}-{next(NUMBERS)}")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -54,9 +54,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not options.anything_given(config):
         return
     from pytest_carbon.host import patches
-    from pytest_carbon.plugin.processes.outlet import OUTLET
     from pytest_carbon.plugin.settings import idle, read_settings
 
+    with patches.undone():  # a conftest file may have patched what these modules keep
+        from pytest_carbon.plugin.processes.outlet import OUTLET
     if not hasattr(config, "workerinput") and OUTLET not in config.stash:  # else the file is there that the run writes
         options.refuse_lost_root(config)
     with patches.undone():

@@ -96,7 +96,8 @@ SLOW = {
 def counted(model: Any, call: Callable[[Any], Any]) -> Work:
     counted = count(call, (model,))
     assert counted.failure is None
-    assert {one.code for one in counted.warnings} <= {"beside-torch"}  # transformers reads Whisper's tokens as a list
+    # transformers reads Whisper's tokens as a list; a database of other tests is a child of this process
+    assert {one.code for one in counted.warnings} <= {"beside-torch", "other-processes"}
     assert counted.work is not None
     return counted.work
 

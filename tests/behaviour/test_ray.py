@@ -345,6 +345,7 @@ def test_a_cluster_that_cannot_run_it_is_refused(
     assert "run the same versions of Ray and Python here and on the cluster" in run.errors
 
 
+@pytest.mark.slow
 def test_a_connection_to_another_cluster_is_refused(
     run_carbon: CarbonRunner, pytester: pytest.Pytester, variables: None
 ) -> None:

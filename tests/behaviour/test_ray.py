@@ -355,7 +355,7 @@ def test_a_connection_to_another_cluster_is_refused(
         "def pytest_sessionstart(session):\n"
         "    import ray\n"
         "    if session.config.option.carbon_engine != 'local':  # as it is in a task's process\n"
-        "        ray.init(include_dashboard=False, logging_level='ERROR', object_store_memory=10**8)\n"
+        "        ray.init('local', include_dashboard=False, logging_level='ERROR', object_store_memory=10**8)\n"
     )
     run = run_carbon("--carbon-engine=ray:192.0.2.1:6379", subprocess=True)
     assert run.ret == pytest.ExitCode.USAGE_ERROR

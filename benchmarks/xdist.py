@@ -145,8 +145,11 @@ def hold(folder: str, log: str) -> None:
         locks.release()
 
 
-def killed_at_random(windows: int, seed: int = 1) -> tuple[list[Window], dict[int, float]]:
-    """Two processes that take turns, of which one is killed every now and then, and replaced; return when."""
+def killed_at_random(windows: int, seed: int = 1, kills: int = 3) -> tuple[list[Window], dict[int, float]]:
+    """Two processes that take turns, of which one is killed every now and then, and replaced; return when.
+
+    They go on until there are so many windows and kills.
+    """
     fork, dice, killed = multiprocessing.get_context("fork"), random.Random(seed), dict[int, float]()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
@@ -158,7 +161,7 @@ def killed_at_random(windows: int, seed: int = 1) -> tuple[list[Window], dict[in
             return process
 
         workers = [start() for _ in range(2)]
-        while log.read_bytes().count(b"begin") < windows:
+        while log.read_bytes().count(b"begin") < windows or len(killed) < kills:
             time.sleep(dice.uniform(0.01, 0.2))
             victim = dice.randrange(2)
             assert workers[victim].pid is not None

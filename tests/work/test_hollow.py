@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 
 from pytest_carbon.records.work import Work
@@ -96,8 +97,10 @@ SLOW = {
 def counted(model: Any, call: Callable[[Any], Any]) -> Work:
     counted = count(call, (model,))
     assert counted.failure is None
-    # transformers reads Whisper's tokens as a list; a database of other tests is a child of this process
-    assert {one.code for one in counted.warnings} <= {"beside-torch", "other-processes"}
+    allowed = {"beside-torch"}  # transformers reads Whisper's tokens as a list
+    if psutil.Process().children():  # started by other tests, as the server of a database: it works at any time
+        allowed.add("other-processes")
+    assert {one.code for one in counted.warnings} <= allowed
     assert counted.work is not None
     return counted.work
 

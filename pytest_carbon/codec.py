@@ -327,3 +327,19 @@ def _or_null(known: Reader) -> Reader:
             raise
 
     return read_or_null
+
+
+class Lines:
+    """Messages of the kinds of a union, each a line of JSON: its kind, and its fields."""
+
+    def __init__(self, union: Any, codec: Codec) -> None:
+        self._kinds = {kind.__name__: kind for kind in get_args(union)}
+        self._codec = codec
+
+    def encode(self, message: Any) -> bytes:
+        """Encode a message; what JSON cannot hold becomes text."""
+        return dumps([type(message).__name__, self._codec.form(message)]).encode() + b"\n"
+
+    def decode(self, line: bytes) -> Any:
+        name, data = loads(line)
+        return self._codec.read(self._kinds[name], data)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
 
-from pytest_carbon.codec import Codec
-from pytest_carbon.host.stdlib import json
+from pytest_carbon.codec import Codec, Lines
 from pytest_carbon.measure.together import Kind
 from pytest_carbon.records import Calibration, Machine, Measurement
 
@@ -193,19 +191,11 @@ Message = (
     | Says
     | Ended
 )
-_KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
 _CODEC = Codec(
     forms={float: float},  # figures arrive as they are, also those that are not finite
     readers=dict.fromkeys((str, int, float, bool), lambda value: value),
 )
 
 
-def encode(message: Message) -> bytes:
-    """Encode a message as a line."""
-    return json.dumps([type(message).__name__, _CODEC.form(message)]).encode() + b"\n"
-
-
-def decode(line: bytes) -> Message:
-    name, data = json.loads(line)
-    message: Message = _CODEC.read(_KINDS[name], data)
-    return message
+_LINES = Lines(Message, _CODEC)
+encode, decode = _LINES.encode, _LINES.decode

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from pytest_carbon.baselines.counts import read_work, work_form
-from pytest_carbon.codec import Codec
+from pytest_carbon.codec import Codec, Lines
 from pytest_carbon.host.import_paths import Move
 from pytest_carbon.host.patches import undone
 from pytest_carbon.host.stdlib import json
@@ -179,7 +179,6 @@ class Finished:
 
 
 Message = Selected | Brought | Begun | Reported | Done | Warned | Trouble | Refused | Exited | Interrupted | Finished
-_KINDS: Mapping[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
 _CODEC = Codec(
     forms={float: float, Work: work_form},  # figures reach the parent as they are, also those that are not finite
     readers={Path: Path, Work: read_work, **dict.fromkeys((str, int, float, bool), lambda value: value)},
@@ -187,15 +186,8 @@ _CODEC = Codec(
 form, read = _CODEC.form, _CODEC.read
 
 
-def encode(message: Message) -> bytes:
-    """Encode a message as a line; what JSON cannot hold becomes text."""
-    return json.dumps([type(message).__name__, form(message)]).encode() + b"\n"
-
-
-def decode(line: bytes) -> Message:
-    name, data = json.loads(line)
-    message: Message = read(_KINDS[name], data)
-    return message
+_LINES = Lines(Message, _CODEC)
+encode, decode = _LINES.encode, _LINES.decode
 
 
 def report_form(config: pytest.Config, report: Any) -> dict[str, Any]:
